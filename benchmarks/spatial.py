@@ -123,6 +123,7 @@ def measure_composites(linker: Linker, made: Composites, names: Sequence[str]) -
     """Return the scores of hotter halves, of the seam, and of painted search."""
     model = spatial(linker.model)
     vectors = torch.from_numpy(linker.encode_texts(list(names))).to(linker.device)
+    seen = linker.encode_texts(linker.known_labels.seen)
     maps, scores, right_cells = [], [], []
     offset = model.encoder.offset
     for features in made.features.split(32):
@@ -133,7 +134,7 @@ def measure_composites(linker: Linker, made: Composites, names: Sequence[str]) -
             scores.append(model.score_logits(logits).cpu().numpy())
         left, right = columns_of(regions.shape[-1], offset)
         for own in regions.cpu().numpy():
-            groups = cluster_regions(own, 2)
+            groups = cluster_regions(own, seen, 2)
             inside = np.concatenate([groups[:, left].ravel() == 0, groups[:, right].ravel() == 1])
             right_cells.append(max(inside.mean(), 1 - inside.mean()))
     all_maps, all_scores = np.concatenate(maps), np.concatenate(scores)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .captioner import Captioner
     from .index import Index
     from .linker import Linker
+    from .relation import RelationClassifier
     from .reranker import Reranker
     from .training.api import train
     from .training.config import TrainConfig
@@ -35,6 +36,7 @@ __all__ = [
     "Index",
     "InputError",
     "Linker",
+    "RelationClassifier",
     "Reranker",
     "TrainConfig",
     "TrainingResult",
@@ -46,6 +48,7 @@ MODULES = {  # modules of the names that are imported on first use, since import
     "Captioner": "captioner",
     "Index": "index",
     "Linker": "linker",
+    "RelationClassifier": "relation",
     "Reranker": "reranker",
     "TrainConfig": "training.config",
     "TrainingResult": "training.result",

@@ -43,7 +43,7 @@ def atomic_write(path: Path, content: str | bytes, *, sync: bool = False) -> Non
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file to write, which replaces `path` when the block ends.
+    """Yield a new file to write, which replaces `path` when the block ends without an exception.
 
     Directories and permissions are handled as in `atomic_write`.
     """
@@ -77,7 +77,8 @@ def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]
 
     Its top-level files are synced to disk before the rename. replace: whether to replace an
     existing directory; if False, OSError is raised at the end if `directory` exists and is not
-    empty. Temporary directories left behind by killed writers are removed after an hour.
+    empty. Temporary directories that killed writers of `directory` left behind are removed if they
+    have not changed for an hour.
     """
     part = _temporary_sibling(directory)
     try:
@@ -98,8 +99,9 @@ def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]
 def sibling_path(path: Path, suffix: str) -> Path:
     """Return the hidden path `.NAME.SUFFIX` beside `path`.
 
-    `sibling_path(directory, "old")` contains the old content while `atomic_directory` replaces it;
-    if the process is killed between the two renames, it is the only complete copy.
+    `atomic_directory` keeps the old content in `sibling_path(directory, "old")` while it replaces
+    `directory`; if the process is killed between the two renames, `directory` does not exist, and
+    this is the only copy of the old content.
     """
     return path.parent / f".{path.name}.{suffix}"
 
@@ -170,7 +172,7 @@ def _replace(new: Path, directory: Path) -> None:
 
 
 def _swap(new: Path, directory: Path) -> None:
-    """Move any old `directory` aside, because it cannot be replaced, and rename `new` to it."""
+    """Move `directory` aside if it exists, because a rename cannot replace it; rename `new`."""
     aside = sibling_path(directory, "old")
     if aside.exists():
         if directory.exists():

@@ -58,8 +58,8 @@ class Caption:
     def to_dict(self, *, attention: bool = False, dimmed: bool = False) -> dict[str, Any]:
         """Convert the caption to the dict that `captioner caption` and `serve` write as JSON.
 
-        caption: the text; data sets use the same key, so records that also have an image form a
-        data set. score, words, log_probs: the fields; numbers are rounded to 4 decimal places.
+        caption: the text; data sets use the same key, so that records with an image can be read as
+        a data set. score, words, log_probs: the fields; numbers are rounded to 4 decimal places.
         word_alternatives: for each word, a list of {"word", "log_prob"}. alternatives: a list of
         captions in this form. The last two are omitted if they are empty.
 
@@ -95,7 +95,9 @@ class Caption:
 
         A figure (.png, .jpg, .tiff, .pdf, .svg) has one panel per word; an animation (.gif, .webp)
         has one frame per word. A .npy file contains only the maps; the words are written to a
-        .json file next to it. Raises InputError for a model without attention.
+        .json file next to it. Raises InputError for a model without attention, a caption without
+        words, an unknown extension, an image that cannot be read, and a file that cannot be
+        written.
         """
         if self.attention is None:
             raise InputError(
@@ -111,7 +113,7 @@ class Caption:
         )
 
     def _repr_html_(self) -> str:
-        """Return the image and its caption as HTML; hovering over a word shows its attention."""
+        """Return the image and its caption as HTML; hovering over a word shows its map, if any."""
         image = load_image(self.image)
         return caption_html(image, self.words, self.log_probs, self.attention, self.offset)
 

@@ -68,7 +68,8 @@ class Captioner:
     ) -> None:
         """Wrap a model; `from_pretrained` is the usual way to create a Captioner.
 
-        config: config of the checkpoint, required by `save_pretrained`; None for an ensemble.
+        precision: as in `from_pretrained`. config: config of the checkpoint, which
+        `save_pretrained` requires; None for an ensemble.
         """
         self.model = model.eval()
         self.config = config
@@ -95,8 +96,8 @@ class Captioner:
         may change a few words; or "auto", which selects bfloat16 if it is faster. compile: whether
         to compile the decoding step with torch.compile, which delays the first captions. revision:
         a branch, tag or commit of the repository. Raises InputError for a missing, damaged or
-        incompatible checkpoint, and for an ensemble whose models have different image transforms,
-        grids or vocabularies.
+        incompatible checkpoint, a failed download, an unavailable device, an unknown precision, and
+        an ensemble whose models have different image transforms, grids or vocabularies.
         """
         paths = [path] if isinstance(path, str | Path) else path
         return cls.from_checkpoints(
@@ -139,13 +140,16 @@ class Captioner:
         load the model, shown on the model card; None uses the directory's name. language: ISO 639
         code of the captions' language; if None, the card states English if the vocabulary contains
         the most common English words, and otherwise states no language. Returns the directory.
-        Raises InputError for an ensemble, for an invalid license or language, and if `directory`
-        exists and is not empty.
+        Raises InputError for an ensemble, for a model without a config, for an invalid license or
+        language, and if `directory` exists and is not empty.
         """
         directory = Path(directory)
         check_absent(directory)
         if self.config is None:
-            raise InputError("an ensemble cannot be saved; save each of its models separately")
+            raise InputError(
+                "an ensemble cannot be saved, nor a model without a config; save each model of an "
+                "ensemble separately, or pass the config of a checkpoint to Captioner"
+            )
         config = checkpoints.without_paths(self.config)
         card = model_card(
             config,
@@ -174,9 +178,10 @@ class Captioner:
     ) -> str:
         """Upload the files that `save_pretrained` writes to the repository "user/name" on the hub.
 
-        private: whether a newly created repository is private. token: access token for the hub;
-        None uses the stored login. revision: branch to upload to. license, language: as in
-        `save_pretrained`. Returns the repository's URL. Raises InputError if the upload fails.
+        This requires the extra `hub`. private: whether a newly created repository is private.
+        token: access token for the hub; None uses the stored login. revision: branch to upload to.
+        license, language: as in `save_pretrained`. Returns the repository's URL. Raises InputError
+        if the model cannot be saved, as `save_pretrained` does, or if the upload fails.
         """
         with TemporaryDirectory() as temporary:
             directory = self.save_pretrained(
@@ -292,20 +297,25 @@ class Captioner:
     ) -> float | list[float]:
         """Return log p(text | image) in nats, including the end token, for one or several pairs.
 
-        In float32, the score of a caption equals its score in decoding. allow_unknown: whether to
-        score words outside the vocabulary as <unk>. Raises InputError for a text without words
-        and, unless allow_unknown is set, for words outside the vocabulary.
+        In float32, the score of a caption equals its `Caption.score` if it was generated with the
+        default min_length, no_repeat_ngram and allow_unknown, and not truncated. allow_unknown:
+        whether to score words outside the vocabulary as <unk>. Raises InputError for an image that
+        cannot be read, for different numbers of images and texts, for a text without words and,
+        unless allow_unknown is set, for words outside the vocabulary.
         """
         if isinstance(images, str) or not isinstance(images, Sequence):
             if not isinstance(texts, str):
                 raise InputError(
-                    f"texts must be a str for a single image, got {type(texts).__name__}"
+                    f"texts must be a str for a single image, got {type(texts).__name__}; pass one "
+                    "text, or a list of images"
                 )
             return self.score(
                 [images], [texts], batch_size=batch_size, allow_unknown=allow_unknown
             )[0]
         if isinstance(texts, str):
-            raise InputError(f"texts must be a list for several images, got {texts!r}")
+            raise InputError(
+                f"texts must be a list for a list of images, got {texts!r}; pass one text per image"
+            )
         if len(images) != len(texts):
             raise InputError(
                 "images and texts must have the same length, got "

@@ -44,21 +44,23 @@ def pick_device(device: "str | torch.device | None") -> "torch.device":
             torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
+        raise InputError(
+            f"device {str(device)!r} cannot be used: {reason}; choose another device"
+        ) from error
     return chosen
 
 
 def _check_mps(device: "torch.device") -> None:
     """Raise RuntimeError unless `device` is an available Apple GPU.
 
-    Torch's error message would be a page long.
+    This replaces torch's own error message, which is about a page long.
     """
     import torch
 
     if not torch.backends.mps.is_available():
         raise RuntimeError("no Apple GPU is available to this build of torch")
     if device.index not in (None, 0):
-        raise RuntimeError("there is only one Apple GPU; use mps")
+        raise RuntimeError("there is only one Apple GPU, mps")
 
 
 def device_of(model: Any) -> "torch.device":
@@ -72,7 +74,7 @@ def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
 
     "auto" selects bfloat16 on devices with faster bfloat16 matrix products: GPUs with hardware
     support, and CPUs with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and so does
-    "bfloat16" if autocast does not support it.
+    "bfloat16" if autocast does not support it. Raises InputError for any other name.
     """
     import torch
 
@@ -120,7 +122,7 @@ def memory_advice(tried: str, advice: str) -> Iterator[None]:
             raise
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"memory is exhausted by {tried}{reason and f' ({reason})'}; {advice}"
+            f"not enough memory for {tried}{reason and f' ({reason})'}; {advice}"
         ) from error
 
 

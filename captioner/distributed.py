@@ -1,9 +1,10 @@
 """Training and evaluation in several processes started by torchrun.
 
-In a process that torchrun did not start, every function here does nothing or returns its input.
+In a process that torchrun did not start, all functions behave as in a group of one process.
 
-A process that hangs must not keep the others waiting forever. They wait for STEP_SECONDS within a
-training step, for FEATURES_SECONDS while features are computed, and for ROUND_SECONDS elsewhere.
+A process that hangs must not block the others forever. They wait at most STEP_SECONDS within a
+training step (SERVER_SECONDS if images come from a server), FEATURES_SECONDS while features are
+computed, and ROUND_SECONDS elsewhere.
 """
 
 import os
@@ -56,7 +57,7 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
     """Join the process group of torchrun, if there is one, and leave it on exit.
 
     With the device "cuda", each process uses the GPU of its local rank. step_seconds: how long a
-    process may keep the others waiting in a training step. Raises InputError if there are more
+    process may block the others in a training step. Raises InputError if there are more
     processes than GPUs on this machine, if some of torchrun's variables are missing or invalid, or
     if the group cannot be joined.
     """
@@ -68,8 +69,8 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
         local_rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
         if local_rank >= count:
             raise InputError(
-                f"process {local_rank} has no GPU: this machine has {count}; start at most as many "
-                "processes on it"
+                f"process {local_rank} has no GPU: this machine has {count}; start at most one "
+                "process per GPU"
             )
         torch.cuda.set_device(local_rank)
     backend, patience = "nccl" if device.type == "cuda" else "gloo", timedelta(0, ROUND_SECONDS)
@@ -79,8 +80,9 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
     except (ValueError, RuntimeError) as error:
         address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise InputError(
-            f"the processes cannot connect at {address} (MASTER_ADDR and MASTER_PORT): "
-            f"{str(error).splitlines()[0]}; start them with torchrun"
+            f"the processes cannot connect to {address} (MASTER_ADDR and MASTER_PORT): "
+            f"{str(error).splitlines()[0]}; check that the host can be reached, that the port is "
+            "free, and that torchrun has started all processes"
         ) from error
     try:
         _groups = _Groups(
@@ -98,8 +100,9 @@ def process_group(device: torch.device, step_seconds: float = STEP_SECONDS) -> I
 def _in_group() -> bool:
     """Return whether torchrun started this process as one of a group.
 
-    Some schedulers set a part of torchrun's variables, which is harmless for a single process. If
-    there are several processes, each would train alone, so InputError is raised.
+    Some schedulers set only some of torchrun's variables, which is harmless for a single process.
+    Several processes would each train alone, so InputError is raised. It is also raised for an
+    invalid RANK or WORLD_SIZE.
     """
     missing = [name for name in VARIABLES if not os.environ.get(name)]
     size = os.environ.get("WORLD_SIZE") or "1"
@@ -114,8 +117,8 @@ def _in_group() -> bool:
     rank = os.environ["RANK"]
     if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
         raise InputError(
-            f"RANK must be below WORLD_SIZE, got RANK {rank} and WORLD_SIZE {size}; start the "
-            "processes with torchrun, which sets them"
+            "RANK and WORLD_SIZE must be integers with 0 <= RANK < WORLD_SIZE, got RANK "
+            f"{rank} and WORLD_SIZE {size}; start the processes with torchrun, which sets them"
         )
     return True
 
@@ -211,7 +214,7 @@ def total(values: Tensor) -> Tensor:
 def _end_silent() -> str:
     """Kill the processes on this machine that do not report to the store.
 
-    Returns the ranks of all such processes, on any machine, as text.
+    Returns a text that names all such processes, on any machine, for a message.
     """
     assert _groups is not None
     silent = []

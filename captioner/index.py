@@ -16,8 +16,16 @@ from .linker import Linker
 from .options import at_least_one
 from .regions import diversity, spatial
 from .reranker import Reranker
+from .retrieval import approximate as approximate_search
 from .retrieval import exact
-from .retrieval.index_files import KINDS, MANIFEST, IndexFiles, is_index, open_files
+from .retrieval.index_files import (
+    KINDS,
+    MANIFEST,
+    IndexFiles,
+    clusters_path,
+    is_index,
+    open_files,
+)
 from .retrieval.painting import Layer, painted_scores
 from .retrieval.query import Query, Term, parse
 from .retrieval.region_rows import unpack
@@ -29,7 +37,10 @@ REGIONS_AT_ONCE = 128  # images; their regions are converted to float32
 class Hit(NamedTuple):
     """A search result.
 
-    item: path or URL of an image, or a text. score: its cosine similarity to the query, in [-1, 1].
+    item: path or URL of an image, or a text. score: its cosine similarity to the query, in [-1, 1],
+    or the dot product of its embedding and the query's unit vector if the model was trained with
+    `--similarity dot`; after re-ranking, the score of `Reranker`; for a painting, the score of
+    `Index.paint`.
     """
 
     item: str
@@ -37,25 +48,32 @@ class Hit(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The item of a hit in an index of images."""
+        """The same as `item`, for hits in an index of images."""
         return self.item
 
     @property
     def text(self) -> str:
-        """The item of a hit in an index of texts."""
+        """The same as `item`, for hits in an index of texts."""
         return self.item
 
 
 class Index:
     """The embeddings of images or of texts, stored in a directory that `captioner index` wrote.
 
-    Create one with `open`. An Index is a snapshot: open the directory again to see images or texts
-    that were added or removed since. Several threads may search the same Index at the same time.
+    Create one with `open`. An Index is a snapshot: open the directory again to include later
+    changes. Several threads may search the same Index at the same time.
     """
 
-    def __init__(self, files: IndexFiles, linker: Linker | Path, device: str | None) -> None:
+    def __init__(
+        self,
+        files: IndexFiles,
+        linker: Linker | Path,
+        device: str | None,
+        clusters: approximate_search.Clusters | None = None,
+    ) -> None:
         """Wrap the files of an index; `open` is the usual way to create an Index."""
         self._files, self._linker, self._device = files, linker, device
+        self._clusters = clusters
 
     @classmethod
     def open(
@@ -64,24 +82,30 @@ class Index:
         linker: Linker | str | Path | None = None,
         *,
         device: str | None = None,
+        approximate: bool = False,
     ) -> "Index":
         """Open an index; the rows stay on disk and are read when they are searched.
 
         linker: the Linker that embeds queries, or the path of its checkpoint; None uses the
         checkpoint recorded in the index. A checkpoint is loaded on `device` for the first query
-        that is not a vector. Raises InputError if the directory is not an index, if it is damaged
-        or truncated, or if the embeddings of `linker` have a different number of dimensions.
+        that is not a vector. approximate: whether `search` compares a query only with rows of the
+        nearest clusters, which `captioner index` writes with `--approximate`; this is faster for
+        millions of rows, but some hits may be missing. Raises InputError if the directory is not
+        an index, if it is damaged or truncated, if the embeddings of `linker` have a different
+        number of dimensions or, for an approximate search, if there are no clusters or the extra
+        `approximate` is not installed.
         """
         files = open_files(Path(directory))
+        clusters = _read_clusters(files) if approximate else None
         size = files.manifest.dimensions
         if not isinstance(linker, Linker):
-            return cls(files, Path(linker or files.manifest.checkpoint), device)
+            return cls(files, Path(linker or files.manifest.checkpoint), device, clusters)
         if linker.model.dimensions != size:
             raise InputError(
                 f"{directory} has {size} dimensions, but the linker has {linker.model.dimensions}; "
                 f"use the checkpoint {files.manifest.checkpoint}"
             )
-        return cls(files, linker, device)
+        return cls(files, linker, device, clusters)
 
     def __len__(self) -> int:
         """Return the number of images or texts N."""
@@ -119,19 +143,21 @@ class Index:
         return self.items(range(len(self)))
 
     def items(self, rows: Iterable[int]) -> list[str]:
-        """Return the paths, URLs or texts of some rows; the others are not read.
+        """Return the paths, URLs or texts of the given rows; other rows are not read.
 
-        rows: from 0 to N - 1, in any order; InputError is raised for others.
+        rows: row numbers from 0 to N - 1, in any order. Raises InputError for any other number.
         """
         chosen = [operator.index(row) for row in rows]
         for row in chosen:
             if not 0 <= row < len(self):
-                raise InputError(f"{self._files.directory} has {len(self):,} rows, got row {row}")
+                raise InputError(
+                    f"{self._files.directory} has {len(self):,} rows, counted from 0; got row {row}"
+                )
         return [entry[KINDS[self.kind]] for entry in self._files.entries(chosen)]
 
     @property
     def checkpoint(self) -> str:
-        """The path, or repository on the hub, of the checkpoint that embedded the rows."""
+        """The path or hub repository of the checkpoint that embedded the rows."""
         return self._files.manifest.checkpoint
 
     @property
@@ -150,7 +176,7 @@ class Index:
             if checkpoints.identity(path) != self._files.manifest.weights:
                 raise InputError(
                     f"{self._files.directory} was not written with the weights of {path}; "
-                    "pass the checkpoint that it was written with, or write another index"
+                    "pass the checkpoint that was used to write it, or write the index again"
                 )
             self._linker = Linker.from_pretrained(path, self._device)
         return self._linker
@@ -163,14 +189,15 @@ class Index:
         reranker: Reranker | None = None,
         rerank_top: int = TOP,
     ) -> list[Hit]:
-        """Return the `top` items with the highest cosine similarity to the query, best first.
+        """Return the `top` items with the highest scores for the query, best first; see `Hit`.
 
         query: as in `Linker.encode_query`, or a vector (E,) as an array or a list, which is scaled
-        to norm 1. Items with equal scores are in the order of the rows. The search is exact.
-        reranker: a captioner that scores the first `rerank_top` items again, or the first `top` if
-        `top` is larger; the query must then be a text if the index contains images, and an image
-        if it contains texts. Raises InputError for an invalid query or vector, for a `top` that is
-        not an integer of at least 1, and for damaged rows.
+        to norm 1. Items with equal scores are in the order of the rows. The search is exact
+        unless the index was opened with `approximate`. reranker: scores the best max(`top`,
+        `rerank_top`) items again, and determines the order and the scores of the result; the query
+        must then be a single text for an index of images, and a single image for an index of texts.
+        Raises InputError for an invalid query or vector, for a `top` or `rerank_top` that is not an
+        integer of at least 1, for damaged rows, and for an image to re-rank that cannot be read.
         """
         top, rerank_top = at_least_one(top, "top"), at_least_one(rerank_top, "rerank_top")
         if reranker is not None:
@@ -190,7 +217,10 @@ class Index:
         else:
             vector = self.linker.encode_query(query)
         try:
-            rows, scores = exact.search(self.rows, vector, top)
+            if self._clusters is None:
+                rows, scores = exact.search(self.rows, vector, top)
+            else:
+                rows, scores = self._clusters.search(self.rows, vector, top)
         except ValueError as error:
             raise InputError(
                 f"{self._files.directory} is damaged: {error}; delete it and run captioner index "
@@ -199,22 +229,23 @@ class Index:
         return list(map(Hit, self.items(rows.tolist()), scores.tolist()))
 
     def _only_term(self, query: Any) -> Term:
-        """Return the term of a query that can be re-ranked: a text for images, else an image."""
+        """Return the only term of a query; raise InputError if its results cannot be re-ranked."""
         parsed = parse(query) if isinstance(query, str) else query
-        wanted = "a phrase" if self.kind == "images" else "an image"
+        wanted = "a single phrase" if self.kind == "images" else "a single image"
         terms = parsed.terms if isinstance(parsed, Query) else ()
         if len(terms) != 1 or terms[0].weight < 0 or terms[0].is_image == (self.kind == "images"):
             given = parsed if isinstance(parsed, Query) else "a vector"
             raise InputError(
-                f"re-ranking an index of {self.kind} needs {wanted} as the query, got {given}"
+                f"re-ranking an index of {self.kind} needs {wanted} as the query, got {given}; "
+                "change the query, or search without re-ranking"
             )
         return terms[0]
 
     def label_scores(self, labels: str | Sequence[str]) -> np.ndarray:
-        """Return how likely each image shows each label, (N, L), in [0, 1], float32.
+        """Return the probability that each image shows each label, (N, L), float32.
 
-        labels: as in `Linker.labels`. Raises InputError for unknown words, and for an index of a
-        model that is not spatial.
+        labels: as in `Linker.labels`. Raises InputError for unknown words, and for an index of
+        texts or of a model that is not spatial.
         """
         labels = [labels] if isinstance(labels, str) else list(labels)
         scores = [np.empty((0, len(labels)), np.float32)]
@@ -225,7 +256,7 @@ class Index:
         return np.concatenate(scores)
 
     def label_maps(self, labels: str | Sequence[str]) -> Iterator[np.ndarray]:
-        """Yield the maps (n, L, h, w) of labels in [0, 1], float32, for blocks of images in order.
+        """Yield label maps (n, L, h, w), float32, in [0, 1], of successive blocks of images.
 
         Arguments and errors are as in `label_scores`.
         """
@@ -246,9 +277,9 @@ class Index:
             yield logits
 
     def diversity(self) -> np.ndarray:
-        """Return how much the regions of each image differ, (N,), in [0, 1].
+        """Return the variance of each image's region embeddings (N,), in [0, 1].
 
-        Raises InputError for an index of a model that is not spatial.
+        Raises InputError for an index of texts or of a model that is not spatial.
         """
         blocks = [diversity(regions).cpu().numpy() for regions in self._regions()]
         return np.concatenate([np.empty(0, np.float32), *blocks])
@@ -256,7 +287,7 @@ class Index:
     def paint(
         self, layers: Sequence[Layer], query: str | Query | None = None, top: int = 10
     ) -> list[Hit]:
-        """Return the `top` images that fit a painting best, the best first.
+        """Return the `top` images that match a painting best, best first.
 
         Scores and errors are as in `paint_scores`.
         """
@@ -274,11 +305,12 @@ class Index:
     ) -> np.ndarray:
         """Return how well each image fits a painting, (N,), float64.
 
-        The score of an image is that of `painted_scores`, plus the score of the query, if any: the
-        sum over its terms of weight * value, where the value of a text is the probability that the
-        image shows it, as in `label_scores`, and that of an image is its cosine. embed_images: as
-        in `Linker.encode_query`. Raises InputError for an empty painting, unknown words, an invalid
-        query, and for an index of a model that is not spatial.
+        The score of an image is that of `painted_scores`; a query, if any, adds weight * value for
+        each of its terms. The value of a text term is the probability that the image shows the
+        text, as in `label_scores`; the value of an image term is its cosine similarity to the
+        image. embed_images: as in `Linker.encode_query`. Raises InputError for an empty painting,
+        unknown words or an invalid query, and for an index of texts or of a model that is not
+        spatial.
         """
         if not layers:
             raise InputError("nothing is painted; paint at least one word")
@@ -295,7 +327,7 @@ class Index:
     def _query_scores(
         self, query: Query, embed_images: Callable[[Sequence[str]], np.ndarray]
     ) -> np.ndarray:
-        """Return the scores (N,) of a query's terms, as in `paint_scores`."""
+        """Return each image's weighted sum (N,) of the values of a query's terms."""
         texts = [term for term in query.terms if not term.is_image]
         scores = np.zeros(len(self))
         if texts:
@@ -310,13 +342,13 @@ class Index:
     def _regions(self) -> Iterator[Tensor]:
         """Yield the region embeddings (n, K, E, h, w) of blocks of images, on the linker's device.
 
-        Raises InputError if the index has none.
+        Raises InputError if the index has none: it contains texts, or its model is not spatial.
         """
         files, shape = self._files, self._files.manifest.region_shape
         if files.regions is None or shape is None:
             raise InputError(
-                f"{files.directory} has no region embeddings; write an index with a model trained "
-                "with --system spatial"
+                f"{files.directory} has no region embeddings; write an index of images with a "
+                "model trained with --system spatial"
             )
         device = self.linker.device
         for first in range(0, len(files.regions), REGIONS_AT_ONCE):
@@ -335,6 +367,16 @@ class Index:
             raise InputError(f"a query vector must be finite and not zero, got norm {norm}")
         unit: np.ndarray = (wide / norm).astype(np.float32)
         return unit
+
+
+def _read_clusters(files: IndexFiles) -> approximate_search.Clusters:
+    path = clusters_path(files.directory, files.manifest)
+    if not path.exists():
+        raise InputError(
+            f"{files.directory} is not prepared for approximate search; run captioner index "
+            "with --approximate, or search exactly"
+        )
+    return approximate_search.read(path, files.manifest.dimensions)
 
 
 def find_last_index(directory: Path) -> Path:

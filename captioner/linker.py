@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from .data.sources import InputSource, Source
 from .devices import device_of, pick_device
 from .errors import InputError
 from .models.linking.build import LinkingModel
+from .models.linking.mcnn import MultimodalCNN
 from .models.linking.spatial import SpatialEmbedding
 from .models.linking.text_model import suggest_words
 from .models.linking.texts import TextReader, Texts
@@ -26,20 +27,8 @@ from .regions import LabelledImages, cluster_regions, diversity, label_images, l
 from .retrieval import exact
 from .retrieval.index_files import RegionShape
 from .retrieval.query import Query, parse, weighted_sum
-from .retrieval.region_rows import pack
 
 TEXTS_AT_ONCE = 256
-
-
-class ImageRows(NamedTuple):
-    """The rows of images in an index.
-
-    rows (n, E): embeddings, float32. regions (n, R): the region embeddings of a spatial model,
-    packed as in `region_rows`; None for any other model.
-    """
-
-    rows: np.ndarray
-    regions: np.ndarray | None
 
 
 NO_LABELS = LabelSplit(())
@@ -49,8 +38,8 @@ class Linker:
     """A trained linking model with its sentence encoder and image transform, on a device.
 
     Create one with `from_pretrained`. Embeddings are float32 rows in one space of E dimensions; the
-    score of two rows is their dot product. All rows have norm 1, so that scores are cosines,
-    unless the model was trained with `--similarity dot`. Method calls do not change the model.
+    score of two rows is their dot product. Unless the model was trained with `--similarity dot`,
+    all rows have norm 1, so that scores are cosines. Method calls do not change the model.
     """
 
     def __init__(
@@ -62,7 +51,7 @@ class Linker:
     ) -> None:
         """Wrap a model; `from_pretrained` is the usual way to create a Linker.
 
-        known_labels: the labels of a spatial model's data set.
+        known_labels: the labels, seen and held out, of a spatial model's training data.
         """
         self.model = model.eval()
         self.texts = texts
@@ -81,7 +70,8 @@ class Linker:
         path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
         (this requires the extra `hub`). device: device of the model; None selects CUDA if it is
         available. revision: a branch, tag or commit of the repository. Raises InputError for a
-        missing or damaged checkpoint, or one that does not link images and texts.
+        missing or damaged checkpoint, one that does not link images and texts, a failed download,
+        and an unavailable device.
         """
         return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
 
@@ -140,9 +130,9 @@ class Linker:
     ) -> Iterator[np.ndarray | InputError]:
         """Yield the row (E,) of each image in order, while threads load the next batches.
 
-        workers: number of threads. on_error: "stop" raises InputError for an image that
-        cannot be read; "yield" yields the error instead of the row. The other parameters and
-        errors are as in `encode_images`.
+        workers: number of threads; 0 loads each batch when it is needed. on_error: "stop" raises
+        InputError for an image that cannot be read; "yield" yields the error instead of the row.
+        The other parameters and errors are as in `encode_images`.
         """
         source = InputSource(images, self.transform, on_error)
         index = 0
@@ -166,15 +156,19 @@ class Linker:
         self, images: Source, count: int, batch_size: int, workers: int
     ) -> Iterator[np.ndarray]:
         """Embed the first `count` images or stored features of a source, batch by batch."""
-        for features in self._features(images, count, batch_size, workers):
+        for features in self.stream_features(images, count, batch_size=batch_size, workers=workers):
             with torch.inference_mode():
                 rows: np.ndarray = self.model.encode_images(features).cpu().numpy()
             yield rows
 
-    def _features(
-        self, images: Source, count: int, batch_size: int, workers: int
+    def stream_features(
+        self, images: Source, count: int, *, batch_size: int = 32, workers: int = WORKERS
     ) -> Iterator[torch.Tensor]:
-        """Yield the features of the first `count` images of a source, on the model's device."""
+        """Yield batches of features of a source's first `count` images, on the model's device.
+
+        Stored features are loaded, and images encoded, while threads load the next batches. Raises
+        InputError for a model without an encoder.
+        """
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         encoder = self.model.encoder
@@ -207,12 +201,23 @@ class Linker:
     ) -> np.ndarray | tuple[np.ndarray, list[list[str]]]:
         """Embed one text or a sequence of texts as rows (N, E); N is 1 for one text.
 
-        on_unknown: "raise" raises InputError for a word that the sentence encoder does not know;
-        "return" returns the rows and, for each text, its unknown words, which do not contribute to
-        its row. In either case, raises InputError for a text that contains no known word.
+        on_unknown: "raise" raises InputError for a word that is unknown to the text model; "return"
+        returns the rows and, for each text, its unknown words, which do not contribute to its row.
+        In either case, raises InputError for a text that contains no known word.
         """
         if on_unknown not in ("raise", "return"):
             raise InputError(f"on_unknown must be raise or return, got {on_unknown!r}")
+        texts, unknown = self._check_texts(texts, on_unknown)
+        rows = np.empty((len(texts), self.model.dimensions), np.float32)
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            block = texts[first : first + TEXTS_AT_ONCE]
+            rows[first : first + len(block)] = self.embed(self.texts.read(block))
+        return rows if on_unknown == "raise" else (rows, unknown)
+
+    def _check_texts(
+        self, texts: str | Sequence[str], on_unknown: str
+    ) -> tuple[list[str], list[list[str]]]:
+        """Return texts as a list, and the unknown words of each; errors as in `encode_texts`."""
         texts = [texts] if isinstance(texts, str) else texts
         texts = list(texts) if isinstance(texts, Iterable) else [texts]
         if wrong := [text for text in texts if not isinstance(text, str)]:
@@ -220,17 +225,13 @@ class Linker:
         unknown = [self.texts.unknown_words(text) for text in texts]
         if on_unknown == "raise" and (words := sorted({w for each in unknown for w in each})):
             raise InputError(
-                f"the text model does not know {', '.join(map(repr, words[:10]))}; "
-                'pass on_unknown="return" to ignore unknown words'
+                f"the texts contain unknown words: {', '.join(map(repr, words[:10]))}; "
+                "replace or omit them"
             )
-        rows = np.empty((len(texts), self.model.dimensions), np.float32)
-        for first in range(0, len(texts), TEXTS_AT_ONCE):
-            block = texts[first : first + TEXTS_AT_ONCE]
-            rows[first : first + len(block)] = self.embed(self.texts.read(block))
         for text in texts:
             if not self.texts.knows(text):
                 raise InputError(f"a text must contain at least one known word, got {text!r}")
-        return rows if on_unknown == "raise" else (rows, unknown)
+        return texts, unknown
 
     def embed(self, texts: Texts) -> np.ndarray:
         """Return the embeddings (N, E) of N texts that `self.texts.read` has prepared."""
@@ -247,10 +248,11 @@ class Linker:
         """Embed a query such as "2*snow - dog + image:a.jpg" as a float32 vector (E,) of norm 1.
 
         Each term is embedded separately; the vectors are added with their weights and signs, and
-        the sum is scaled to norm 1. embed_images: function that maps the texts of B image terms to
-        their rows (B, E); None reads the files, as `encode_images` does. Raises InputError for a
+        the sum is scaled to norm 1. embed_images: function that returns the rows (B, E) for the
+        texts of B image terms; None uses `encode_images` on them as paths. Raises InputError for a
         query that cannot be parsed, for an unknown word (the message suggests similar known words),
-        for an image that cannot be read, and for terms that cancel out.
+        for a term without words, for an image that cannot be read, and for terms that cancel each
+        other out.
         """
         if isinstance(query, str):
             query = parse(query)
@@ -284,13 +286,14 @@ class Linker:
         top: int = 10,
         on_unknown: str = "raise",
     ) -> list[tuple[int, float]]:
-        """Return the index and the cosine of the `top` images or texts closest to a query.
+        """Return the index and the score of the `top` images or texts closest to a query.
 
         query: as in `encode_query`. images, texts: as in `encode_images` and `encode_texts`; pass
         one of them. on_unknown: "raise" raises InputError for a word of `texts` that the sentence
-        encoder does not know; "ignore" embeds the other words. The best come first, equal ones in
-        order. Raises InputError as these methods do, and for a `top` that is not an integer of at
-        least 1. `Index` ranks more than fit in memory.
+        encoder does not know; "ignore" embeds the other words. The best match comes first; equal
+        scores keep the order of the input. Raises InputError in the same cases as these methods,
+        and if `top` is not an integer of at least 1. For embeddings that exceed the memory, use
+        `Index`.
         """
         if on_unknown not in ("raise", "ignore"):
             raise InputError(f"on_unknown must be raise or ignore, got {on_unknown!r}")
@@ -310,15 +313,55 @@ class Linker:
     def similarity(
         self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]
     ) -> np.ndarray:
-        """Return the score (B, N) of each image and each text; see `Linker`.
+        """Return the score (B, N) of each image with each text.
 
-        Scores are cosines, in [-1, 1]; products of any size if the model was trained with
-        `--similarity dot`. images: as in `encode_images`. texts: as in `encode_texts`, with
+        Scores are cosines in [-1, 1], or unbounded if the model was trained with `--similarity dot`
+        or `--system mcnn`. images: as in `encode_images`. texts: as in `encode_texts`, with
         on_unknown="raise".
         """
+        if isinstance(self.model, MultimodalCNN):
+            images = _listed(images)
+            read = self.texts.read(self._check_texts(texts, "raise")[0])
+            return self.score_source(InputSource(images, self.transform, "stop"), len(images), read)
         rows = self.encode_texts(texts)  # errors in texts show before images are read
         scores: np.ndarray = self.encode_images(images) @ rows.T
         return scores
+
+    def score_source(
+        self,
+        images: Source,
+        count: int,
+        texts: Texts,
+        pairs: np.ndarray | None = None,
+        *,
+        batch_size: int = 32,
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Score the first `count` images or stored features of a source with texts by an m-CNN.
+
+        texts: N texts that `self.texts.read` has prepared. pairs (P, 2): the index of an image and
+        of a text. Returns the score of each pair (P,), or that of each image with each text
+        (count, N) if `pairs` is None, float32. Raises InputError for a model of another system.
+        """
+        model = self.model
+        if not isinstance(model, MultimodalCNN):
+            raise InputError(
+                "only an m-CNN scores pairs without embeddings; use a model trained with "
+                "--system mcnn, or similarity"
+            )
+        if not count:
+            return np.empty((0, len(texts)) if pairs is None else 0, np.float32)
+        texts = texts.to(self.device)
+        with torch.inference_mode():
+            batches = self.stream_features(images, count, batch_size=batch_size)
+            parts = torch.cat([model.image_parts(features) for features in batches])
+            if pairs is None:
+                scores = model.score_matrix(parts, texts, show_progress=show_progress)
+            else:
+                chosen = torch.from_numpy(pairs).to(self.device)
+                scores = model.score_pairs(parts, texts, chosen, show_progress=show_progress)
+        found: np.ndarray = scores.cpu().numpy()
+        return found
 
     # ---- spatial models ----
 
@@ -329,7 +372,7 @@ class Linker:
         *,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """Return how likely each image shows each label, (B, L), in [0, 1].
+        """Return the probability that each image shows each label, (B, L), float32.
 
         images: as in `encode_images`. labels: words, phrases or sentences; they need not have been
         labels in training. Raises InputError for unknown words, as `encode_texts` does, and for a
@@ -342,35 +385,20 @@ class Linker:
     def label_source(
         self, images: Source, count: int, labels: str | Sequence[str], *, batch_size: int = 32
     ) -> LabelledImages:
-        """Embed the first `count` images of a source, and score labels on them, in one pass."""
+        """Embed the first `count` images of a source and score labels on them in one pass."""
         model, vectors = spatial(self.model), self._label_vectors(labels)
         with torch.inference_mode():
-            return label_images(model, self._features(images, count, batch_size, WORKERS), vectors)
+            features = self.stream_features(images, count, batch_size=batch_size)
+            return label_images(model, features, vectors)
 
     @property
     def region_shape(self) -> RegionShape | None:
-        """The shape of the region embeddings of an image; None for a model that has none."""
+        """The shape of an image's region embeddings; None if the model is not spatial."""
         if not isinstance(self.model, SpatialEmbedding):
             return None
         pixels = torch.zeros(1, 3, self.transform.size, self.transform.size, device=self.device)
         with torch.inference_mode():
             return RegionShape(*self.model.regions(self.model.encoder(pixels)).shape[1:])
-
-    def index_source(self, images: Source, count: int, *, batch_size: int = 32) -> ImageRows:
-        """Embed the first `count` images or features of a source, as an index stores them."""
-        model = self.model
-        if not isinstance(model, SpatialEmbedding):
-            return ImageRows(self.encode_source(images, count, batch_size=batch_size), None)
-        shape = self.region_shape
-        assert shape is not None
-        rows = [np.empty((0, model.dimensions), np.float32)]
-        packed = [np.empty((0, shape.bytes), np.uint8)]
-        for features in self._features(images, count, batch_size, WORKERS):
-            with torch.inference_mode():
-                regions = model.regions(features)
-                rows.append(model.pool(regions).cpu().numpy())
-                packed.append(pack(regions.cpu()))
-        return ImageRows(np.concatenate(rows), np.concatenate(packed))
 
     def label_maps(
         self,
@@ -379,7 +407,7 @@ class Linker:
         *,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """Return where in each image each label is: maps (B, L, h, w) with values in [0, 1].
+        """Return maps (B, L, h, w), float32, in [0, 1], of where each label is in each image.
 
         Arguments and errors are as in `labels`.
         """
@@ -392,9 +420,11 @@ class Linker:
     def region_embeddings(
         self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
     ) -> np.ndarray:
-        """Return the embeddings of all regions, (B, K, E, h, w), of norm 1 over E.
+        """Return the embeddings of all regions, (B, K, E, h, w), float32, of norm 1 over E.
 
-        K is the number of blocks. Raises InputError for a model that is not spatial.
+        images: as in `encode_images`. K is the number of blocks of the model, (h, w) the grid of
+        the feature maps. Raises InputError for an image that cannot be read, and for a model that
+        is not spatial.
         """
         model = spatial(self.model)
         with torch.inference_mode():
@@ -405,12 +435,17 @@ class Linker:
     def regions(self, image: ImageInput, count: int, seed: int = 0) -> np.ndarray:
         """Group the regions of one image by k-means; return the group of each cell, (h, w).
 
-        Raises InputError as `cluster_regions` does, and for a model that is not spatial.
+        count, seed: as in `cluster_regions`. Raises InputError as that function does, for an image
+        that cannot be read, and for a model that is not spatial.
         """
-        return cluster_regions(self.region_embeddings([image])[0], count, seed)
+        regions = self.region_embeddings([image])[0]
+        return cluster_regions(regions, self.encode_texts(self.known_labels.seen), count, seed)
 
     def diversity(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
-        """Return how much the regions of each image differ, (B,), in [0, 1]."""
+        """Return the variance of each image's region embeddings (B,), in [0, 1].
+
+        Raises InputError as `region_embeddings` does.
+        """
         return diversity(torch.from_numpy(self.region_embeddings(images))).numpy()
 
     def _maps_of(
@@ -418,12 +453,12 @@ class Linker:
     ) -> Iterator[torch.Tensor]:
         listed = _listed(images)
         source = InputSource(listed, self.transform, "stop")
-        return self._features(source, len(listed), batch_size, WORKERS)
+        return self.stream_features(source, len(listed), batch_size=batch_size)
 
     def _label_vectors(self, labels: str | Sequence[str]) -> torch.Tensor:
         return torch.from_numpy(self.encode_texts(labels)).to(self.device)
 
 
 def _listed(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
-    """Return one image as a list of one."""
+    """Return a sequence of images unchanged, and a single image as a list."""
     return [images] if isinstance(images, str) or not isinstance(images, Sequence) else images

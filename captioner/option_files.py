@@ -29,13 +29,12 @@ def read_option_file(
 def parse_options(
     content: Mapping[str, Any], path: Path, groups: Mapping[str, type], overrides: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the options in the content of a TOML file by name; `overrides` replace their values.
+    """Return the options in a parsed TOML file by name; `overrides` replace their values.
 
     groups: dataclasses of `option(...)` fields, keyed by table name; values are converted to the
-    types of the fields. Raises InputError for invalid values of a group; the message names the file
-    if the values come from it. Raises InputError for an unknown option or table, an option in the
-    wrong table, a duplicate option or a value of the wrong type; the message names the file and the
-    key.
+    types of the fields. Raises InputError, naming the file and the key, for an unknown option or
+    table, an option in the wrong table, a duplicate option or a value of the wrong type. Raises
+    InputError for values that a group rejects, naming the file if they come from it.
     """
     in_file = _read_options(content, path, groups)
     for group in groups.values():
@@ -116,4 +115,4 @@ def _advice(name: str, value: Any, known: Mapping[str, str]) -> str:
     if positive != name and positive in known and isinstance(value, bool):
         return f"; write {positive} = {str(not value).lower()}"
     close = get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "; correct its name or remove it"

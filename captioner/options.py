@@ -26,7 +26,7 @@ class Options:
 
     A str is converted to Path, a list to tuple and an int to float if the field's annotation
     requires it; choices are case-insensitive. Raises InputError for a value of any other type.
-    given: the names of the fields passed to the constructor, even with default values.
+    given: the names of the fields passed to the constructor, including those set to their default.
     """
 
     given: frozenset[str]
@@ -56,8 +56,8 @@ def option(
     """Declare a dataclass field with a help text and its allowed values.
 
     choices: the allowed values of a string. above, at_least, at_most: bounds of a finite number,
-    which `check_bounds` enforces. bare: the value of the option if its flag has no value or if the
-    field is True; False selects the default. If `bare` is None, the flag requires a value.
+    which `check_bounds` enforces. bare: the value used if the flag is given without a value or if
+    the field is True; False selects the default. If `bare` is None, the flag requires a value.
     """
     bounds = {"above": above, "at_least": at_least, "at_most": at_most}
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
@@ -245,8 +245,10 @@ def check_bounds(options: Any) -> None:
             continue
         low, high = bounds.get("at_least", -math.inf), bounds.get("at_most", math.inf)
         if not (low <= value <= high and bounds.get("above", -math.inf) < value < math.inf):
-            stated = " and ".join(f"{name.replace('_', ' ')} {bounds[name]}" for name in bounds)
-            raise InputError(f"{field.name} must be {stated}, got {value}")
+            stated = [f"{name.replace('_', ' ')} {bounds[name]}" for name in bounds]
+            if "at_most" not in bounds and not abs(value) < math.inf:  # NaN is not
+                stated.insert(0, "finite")
+            raise InputError(f"{field.name} must be {' and '.join(stated)}, got {value}")
 
 
 def at_least_one(value: Any, name: str) -> int:
@@ -265,7 +267,8 @@ def check_at_least(options: Any, minimum: float, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and not minimum <= value < math.inf:
-            raise InputError(f"{name} must be at least {minimum}, got {value}")
+            finite = "" if math.isfinite(value) else "finite and "
+            raise InputError(f"{name} must be {finite}at least {minimum}, got {value}")
 
 
 def check_share(options: Any, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""Where in an image a word is: computations of spatial models beyond embeddings of whole images.
+"""Localising words in images: label maps, regions and masks, computed by spatial models.
 
 Shapes: B images, L labels, K blocks, E embedding dimensions, (h, w) grid, P cells of the grid.
 """
@@ -26,19 +26,19 @@ class LabelledImages:
 
 
 def spatial(model: LinkingModel) -> SpatialEmbedding:
-    """Return the model; raise InputError if it has no regions."""
+    """Return the model; raise InputError if it is not spatial."""
     if not isinstance(model, SpatialEmbedding):
         raise InputError(
-            "the model embeds whole images only, so it has no maps of labels; use a model trained "
-            "with --system spatial"
+            "the model embeds whole images only, so it has no label maps or regions; use a model "
+            "trained with --system spatial"
         )
     return model
 
 
 def label_maps(model: SpatialEmbedding, features: Tensor, vectors: Tensor) -> Tensor:
-    """Return the maps (B, L, h, w) of labels in [0, 1]; the sigmoids of their logits.
+    """Return label maps (B, L, h, w) in [0, 1], the sigmoids of the model's logits.
 
-    features: feature maps (B, D, h, w). vectors (L, E): unit vectors of labels.
+    features: feature maps (B, D, h, w). vectors (L, E): unit vectors of the labels.
     """
     return model.map_logits(model.regions(features), vectors).sigmoid()
 
@@ -46,7 +46,10 @@ def label_maps(model: SpatialEmbedding, features: Tensor, vectors: Tensor) -> Te
 def label_images(
     model: SpatialEmbedding, features: Iterable[Tensor], vectors: Tensor
 ) -> LabelledImages:
-    """Embed images and score labels on them in one pass; arguments as in `label_maps`."""
+    """Embed images and score labels on them in one pass.
+
+    features: batches of feature maps (B, D, h, w). vectors: as in `label_maps`.
+    """
     rows, scores = [], []
     for batch in features:
         regions = model.regions(batch)
@@ -56,26 +59,35 @@ def label_images(
 
 
 def diversity(regions: Tensor) -> Tensor:
-    """Return how much the regions of each image differ, (B,), in [0, 1]; 0 if all are alike.
+    """Return the variance of each image's region embeddings (B,), in [0, 1]; 0 if all are equal.
 
-    It is 1 - |m|^2 for the mean m of the region embeddings (B, K, E, h, w) over blocks and cells;
-    since these have norm 1, that is their variance.
+    regions: (B, K, E, h, w), of norm 1 over E. The variance over blocks and cells is therefore
+    1 - |m|^2, where m is the mean embedding.
     """
     return 1 - regions.mean((1, 3, 4)).square().sum(-1)
 
 
-def cluster_regions(regions: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+def cluster_regions(
+    regions: np.ndarray, labels: np.ndarray, count: int, seed: int = 0
+) -> np.ndarray:
     """Group the cells of one image by k-means of their embeddings; return the groups (h, w).
 
-    regions (K, E, h, w): embeddings of one image, whose blocks are concatenated. The positions of
-    cells are not used. Group 0 contains the first cell, and further groups are numbered in reading
-    order. Raises InputError unless `count` is from 1 to the number of cells.
+    regions (K, E, h, w): region embeddings of the image. labels (L, E): unit vectors of labels.
+    Cells are compared by the cosines of their embeddings with the labels, averaged over the blocks,
+    so that differences that no label describes do not count; positions are ignored. count: maximum
+    number of groups; there are fewer if fewer cells are distinct. Groups are numbered from 0, in
+    reading order of their first cells. Raises InputError unless `count` is from 1 to the number of
+    cells.
     """
     height, width = regions.shape[-2:]
     cells = height * width
     if not 1 <= count <= cells:
-        raise InputError(f"the number of regions must be from 1 to {cells}, got {count}")
-    points = regions.reshape(-1, cells).T.astype(np.float64)  # (P, K * E)
+        raise InputError(
+            f"the number of regions must be from 1 to {cells}, the number of cells of the feature "
+            f"map, got {count}"
+        )
+    embedded = regions.mean(0).reshape(-1, cells).astype(np.float64)  # (E, P)
+    points = (labels @ embedded).T  # (P, L)
     generator = np.random.default_rng(seed)
     found = min((_k_means(points, count, generator) for _ in range(STARTS)), key=lambda f: f[1])[0]
     _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
@@ -87,9 +99,9 @@ def cluster_regions(regions: np.ndarray, count: int, seed: int = 0) -> np.ndarra
 def _k_means(
     points: np.ndarray, count: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """Return the group of each point (P,), and the sum of squared distances to the means.
+    """Return the group of each point (P,), and the sum of squared distances to the groups' means.
 
-    The first means are chosen as in k-means++ (Arthur and Vassilvitskii 2007).
+    The means are initialised as in k-means++ (Arthur and Vassilvitskii 2007).
     """
     means = points[[generator.integers(len(points))]]
     while len(means) < count:
@@ -111,7 +123,7 @@ def _k_means(
 
 
 def _distances(points: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Return the squared distances (P, means)."""
+    """Return the squared distance of each point to each mean (P, means)."""
     squared = (points**2).sum(1)[:, None] - 2 * points @ means.T + (means**2).sum(1)
     distances: np.ndarray = np.maximum(squared, 0)
     return distances
@@ -120,8 +132,8 @@ def _distances(points: np.ndarray, means: np.ndarray) -> np.ndarray:
 def segment(maps: np.ndarray, threshold: float) -> np.ndarray:
     """Return the mask (H, W), int64, of maps (L, H, W): 0 for the background, i + 1 for label i.
 
-    A pixel belongs to the label with the largest value, or to the background if that value is
-    below the threshold.
+    Each pixel gets the label with the largest map value, or the background if that value is below
+    `threshold`.
     """
     best = maps.argmax(0)
     mask: np.ndarray = np.where(maps.max(0) >= threshold, best + 1, 0)

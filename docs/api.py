@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...]]] = {  # title: modules and their 
         "caption": ("Caption",),
         "linker": ("Linker",),
         "index": ("Index", "Hit"),
+        "relation": ("RelationClassifier", "Relation"),
         "reranker": ("Reranker",),
         "decoding.options": ("DecodingOptions",),
         "training.api": ("train",),

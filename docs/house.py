@@ -34,7 +34,7 @@ ROWS = (
         "heatmaps",
         "checkpoints",
     ),
-    *("caption", "captioner", "regions", "linker", "reranker", "index"),
+    *("caption", "captioner", "regions", "linker", "relation", "pair_scorers", "reranker", "index"),
     *("evaluation", "inference", "tasks"),
     *("training", "serving", "cli"),
     *("__main__",),

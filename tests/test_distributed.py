@@ -240,7 +240,7 @@ def test_more_processes_than_gpus(started, monkeypatch):
     with (
         pytest.raises(
             InputError,
-            match="process 2 has no GPU: this machine has 2; start at most as many processes",
+            match="process 2 has no GPU: this machine has 2; start at most one process per",
         ),
         distributed.process_group(torch.device("cuda")),
     ):
@@ -277,7 +277,7 @@ def test_variables_left_by_a_scheduler_leave_a_process_alone(variables, monkeypa
             "but MASTER_ADDR and MASTER_PORT are not set; .* or unset WORLD_SIZE",
         ),
         ({"RANK": ""}, "but RANK is not set; start"),
-        ({"RANK": "4"}, "RANK must be below WORLD_SIZE, got RANK 4 and WORLD_SIZE 4; start"),
+        ({"RANK": "4"}, "integers with 0 <= RANK < WORLD_SIZE, got RANK 4 and WORLD_SIZE 4; start"),
         ({"RANK": "-1"}, "got RANK -1 and"),
         ({"WORLD_SIZE": "two"}, "got RANK 3 and WORLD_SIZE two"),
     ],

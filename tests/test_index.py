@@ -115,7 +115,9 @@ def test_items_of_some_rows(directory, images, texts):
     assert index.items(np.array([5, 0])) == [images[5], images[0]]
     assert Index.open(texts).items([2]) == [TEXTS[2]]
     for row in (7, -1):
-        with pytest.raises(InputError, match=rf"val.index has 7 rows, got row {row}$"):
+        with pytest.raises(
+            InputError, match=rf"val.index has 7 rows, counted from 0; got row {row}$"
+        ):
             index.items([0, row])
 
 
@@ -237,3 +239,51 @@ def test_a_list_of_numbers_is_a_vector(directory):
     assert index.search(row.tolist()) == index.search(row)
     with pytest.raises(InputError, match=r"^a query vector must be numeric with shape \("):
         index.search(None)
+
+
+def prepare(run, images, directory):
+    """Write an index of the images that is prepared for approximate search."""
+    cache = directory.parent / "cache"
+    options = IndexOptions(cache=cache, workers=0, device="cpu", approximate=True)
+    index_images(run, images, directory, options)
+
+
+def test_approximate_search_finds_the_same(run, linker, images, directory, tmp_path):
+    prepare(run, images, tmp_path / "index")
+    index = Index.open(tmp_path / "index", linker, approximate=True)
+    for query in ("red", "red + blue", f"image:{images[2]} - red"):
+        assert index.search(query) == Index.open(directory, linker).search(query)
+
+
+def test_approximate_search_finds_images_added_later(run, linker, images, tmp_path):
+    prepare(run, images[:5], tmp_path / "index")
+    options = IndexOptions(cache=tmp_path / "cache", workers=0, device="cpu")
+    index_images(run, images, tmp_path / "index", options)
+    index = Index.open(tmp_path / "index", linker, approximate=True)
+    assert index.search(f"image:{images[6]}")[0].path == images[6]
+    prepare(run, images, tmp_path / "index")  # groups the new rows as well
+    again = Index.open(tmp_path / "index", linker, approximate=True)
+    assert again.search("red") == index.search("red")
+
+
+def test_removed_images_end_approximate_search(run, linker, images, tmp_path, capsys):
+    copies = [str(shutil.copy(image, tmp_path / f"{i}.png")) for i, image in enumerate(images)]
+    prepare(run, copies, tmp_path / "index")
+    os.remove(copies[0])
+    options = IndexOptions(cache=tmp_path / "cache", workers=0, device="cpu")
+    index_images(run, copies[1:], tmp_path / "index", options)
+    assert "approximate search is no longer possible" in capsys.readouterr().err
+    with pytest.raises(InputError, match="run captioner index with --approximate, or"):
+        Index.open(tmp_path / "index", linker, approximate=True)
+    prepare(run, copies[1:], tmp_path / "index")
+    assert len(Index.open(tmp_path / "index", linker, approximate=True).search("red")) == 6
+
+
+def test_damaged_clusters_are_written_again(run, linker, images, tmp_path):
+    prepare(run, images, tmp_path / "index")
+    (path,) = (tmp_path / "index").glob("clusters-*")
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="is damaged"):
+        Index.open(tmp_path / "index", linker, approximate=True)
+    prepare(run, images, tmp_path / "index")
+    Index.open(tmp_path / "index", linker, approximate=True)

@@ -81,7 +81,7 @@ def test_rank_by_sorting(linker, images):
         ({"texts": TEXTS, "on_unknown": "return"}, "^on_unknown must be raise or ignore, got 'ret"),
         ({"texts": TEXTS, "top": 0}, "^top must be at least 1, got 0$"),
         ({"texts": TEXTS, "top": 2.0}, r"^top must be an integer, got 2\.0$"),
-        ({"texts": ["zebra"]}, "^the text model does not know 'zebra'"),
+        ({"texts": ["zebra"]}, "^the texts contain unknown words: 'zebra'"),
     ],
 )
 def test_invalid_ranks(linker, given, message):
@@ -121,12 +121,12 @@ def test_batches_change_nothing(linker, images, size):
 
 
 def test_unknown_words_raise_or_are_returned(linker):
-    with pytest.raises(InputError, match=r"not know 'a', 'text', 'with'; pass on_unknown=\"ret"):
+    with pytest.raises(InputError, match=r"words: 'a', 'text', 'with'; replace or omit them"):
         linker.encode_texts(TEXTS)
     rows, unknown = linker.encode_texts(TEXTS, on_unknown="return")
     assert unknown == [[], [], ["a", "text", "with"]]
     np.testing.assert_allclose(rows[2], rows[1], atol=1e-6)  # without the unknown words
-    with pytest.raises(InputError, match=r"does not know 'dog'"):
+    with pytest.raises(InputError, match=r"unknown words: 'dog'"):
         linker.similarity("gone.png", "dog")
     with pytest.raises(InputError, match=r"on_unknown must be raise or return, got 'ignore'"):
         linker.encode_texts("red", on_unknown="ignore")

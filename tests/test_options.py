@@ -161,8 +161,12 @@ def test_bounds_are_enforced_as_declared():
         message = f"share must be above 0 and at most 1, got {share}"
         with pytest.raises(InputError, match=message):
             check_bounds(Bounded(share))
-    for count in (1, math.inf, math.nan):
-        with pytest.raises(InputError, match=f"count must be at least 2, got {count}"):
+    for count, what in (
+        (1, "at least 2"),
+        (math.inf, "finite and at"),
+        (math.nan, "finite and at"),
+    ):
+        with pytest.raises(InputError, match=f"count must be {what}.*, got {count}"):
             check_bounds(Bounded(count=count))
 
 

@@ -12,7 +12,7 @@ import captioner
 import evaluate
 from captioner import Captioner, Index, Linker, Reranker
 from captioner import __main__ as commands
-from captioner import reranker as module
+from captioner import pair_scorers as module
 from captioner.data.images import Transform
 from captioner.data.readers import read_captions
 from captioner.decoding import teacher_forcing
@@ -56,13 +56,18 @@ def all_pairs(images, texts):
     return np.array([(i, t) for i in range(len(images)) for t in range(len(texts))])
 
 
+def scorer_of(reranker):
+    (scorer,) = reranker.scorers
+    return scorer
+
+
 def log_prob(reranker, image, text):
-    return reranker.captioner.score(image, text, allow_unknown=True)
+    return scorer_of(reranker).captioner.score(image, text, allow_unknown=True)
 
 
 def for_images(reranker, image, text):
     """What is added to the cosine of an image for a text."""
-    return reranker.weight * log_prob(reranker, image, text)
+    return reranker.weights[0] * log_prob(reranker, image, text)
 
 
 def for_texts(reranker, image, texts, sample):
@@ -72,7 +77,7 @@ def for_texts(reranker, image, texts, sample):
         prior = np.mean([np.exp(log_prob(reranker, each, text)) for each in sample])
         differences.append(log_prob(reranker, image, text) - np.log(prior))
     limit = np.quantile(differences, 0.7)
-    return [-reranker.weight * np.log(np.exp(-d) + np.exp(-limit)) for d in differences]
+    return [-reranker.weights[0] * np.log(np.exp(-d) + np.exp(-limit)) for d in differences]
 
 
 def test_the_package_exports_it():
@@ -82,7 +87,7 @@ def test_the_package_exports_it():
 def test_log_probabilities_by_hand(reranker, images):
     texts = TEXTS[:-1]  # Captioner.score refuses texts without words
     pairs = all_pairs(images, texts)
-    found = reranker.log_probs(reranker.open(images), texts, pairs)
+    found = scorer_of(reranker).score(images, texts, pairs)
     expected = [log_prob(reranker, images[i], texts[t]) for i, t in pairs]
     assert found == pytest.approx(expected, abs=1e-3)
     blue = found.reshape(len(images), -1)[:, [1, 3]]
@@ -91,12 +96,12 @@ def test_log_probabilities_by_hand(reranker, images):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_log_priors_by_hand(reranker, sample, count):
-    few = Reranker(reranker.captioner, sample=sample[:count])
+    few = Reranker(scorer_of(reranker).captioner, sample=sample[:count])
     expected = [
         np.log(np.mean([np.exp(log_prob(reranker, image, text)) for image in sample[:count]]))
         for text in TEXTS[:-1]
     ]
-    assert few.log_priors(TEXTS[:-1]) == pytest.approx(expected, abs=1e-3)
+    assert scorer_of(few).log_priors(TEXTS[:-1]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_uniform_image_replaces_a_missing_sample(tiny_model, vocabulary):
@@ -104,19 +109,20 @@ def test_a_uniform_image_replaces_a_missing_sample(tiny_model, vocabulary):
     captioner = Captioner(tiny_model(True), vocabulary, Transform(32, mean=mean))
     uniform = Image.new("RGB", (32, 32), tuple(round(255 * value) for value in mean))
     expected = captioner.score([uniform] * 2, ["dog", "a dog"], allow_unknown=True)
-    assert Reranker(captioner).log_priors(["dog", "a dog"]) == pytest.approx(expected, abs=1e-3)
+    found = scorer_of(Reranker(captioner)).log_priors(["dog", "a dog"])
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(("at_once", "rows", "piece"), [(1, 1, 1), (2, 3, 2), (5, 256, 4)])
 def test_batches_do_not_change_the_scores(reranker, images, monkeypatch, at_once, rows, piece):
     """Sharded equals unsharded, for pairs in any order, with images and texts that have none."""
     pairs = np.random.default_rng(0).permutation(all_pairs(images, TEXTS))[:29]
-    source = reranker.open(images)
-    expected = reranker.log_probs(source, TEXTS, pairs)
+    scorer = scorer_of(reranker)
+    expected = scorer.score(images, TEXTS, pairs)
     monkeypatch.setattr(module, "IMAGES_AT_ONCE", at_once)
     monkeypatch.setattr(teacher_forcing, "ROWS", rows)
     monkeypatch.setattr(teacher_forcing, "PIECE", piece)
-    assert reranker.log_probs(source, TEXTS, pairs) == pytest.approx(expected, abs=1e-4)
+    assert scorer.score(images, TEXTS, pairs) == pytest.approx(expected, abs=1e-4)
 
 
 def test_stored_features_are_used_again(tiny_model, vocabulary, images, tmp_path, monkeypatch):
@@ -150,7 +156,8 @@ def test_a_missing_image_is_named(tiny_model, vocabulary, images, tmp_path):
 
 
 def test_a_trained_encoder_stores_nothing(reranker, images, tmp_path):
-    cached = Reranker(reranker.captioner, weight=0.3, cache=tmp_path / "cache")
+    captioner = scorer_of(reranker).captioner
+    cached = Reranker(captioner, weight=0.3, cache=tmp_path / "cache")
     expected = reranker.score_images("red", images, np.zeros(len(images)))
     found = cached.score_images("red", images, np.zeros(len(images)))
     assert found == pytest.approx(expected, abs=1e-5)
@@ -160,7 +167,7 @@ def test_a_trained_encoder_stores_nothing(reranker, images, tmp_path):
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
 def test_invalid_weights(reranker, weight):
     with pytest.raises(InputError, match=f"^weight must be finite and at least 0, got {weight}$"):
-        Reranker(reranker.captioner, weight=weight)
+        Reranker(scorer_of(reranker).captioner, weight=weight)
 
 
 # ---- searches -----------------------------------------------------------------------------------
@@ -205,19 +212,23 @@ def test_texts_by_an_image(here, reranker, images, sample):
 
 def test_no_weight_changes_nothing(here, reranker):
     index = Index.open("photos.index", here)
-    hits = index.search("red", reranker=Reranker(reranker.captioner, weight=0))
+    hits = index.search("red", reranker=Reranker(scorer_of(reranker).captioner, weight=0))
     assert hits == index.search("red")
 
 
 @pytest.mark.parametrize(
     ("name", "query", "message"),
     [
-        ("photos", "image:{}", "of images needs a phrase as the query, got image:"),
-        ("photos", "red + blue", r"of images needs a phrase as the query, got red \+ blue$"),
-        ("photos", "- red", "of images needs a phrase as the query, got - red$"),
-        ("texts", "red", "of texts needs an image as the query, got red$"),
-        ("texts", "image:{} + red", "of texts needs an image as the query, got image:"),
-        ("texts", np.ones(3), "of texts needs an image as the query, got a vector$"),
+        ("photos", "image:{}", "of images needs a single phrase as the query, got image:"),
+        (
+            "photos",
+            "red + blue",
+            r"of images needs a single phrase as the query, got red \+ blue; change",
+        ),
+        ("photos", "- red", "of images needs a single phrase as the query, got - red; change"),
+        ("texts", "red", "of texts needs a single image as the query, got red; change"),
+        ("texts", "image:{} + red", "of texts needs a single image as the query, got image:"),
+        ("texts", np.ones(3), "of texts needs a single image as the query, got a vector; change"),
         ("photos", "", "^the query is empty"),
     ],
 )
@@ -264,11 +275,11 @@ def test_a_split_is_ranked_before_and_after(
     words = ["--checkpoint", str(linking_run), "--output", "scores", "--device", "cpu"]
     evaluate.main([*words, *flags, "--cache", "cache"])
     out = capsys.readouterr().out
-    assert f"the first {top} re-ranked by {run}:" in out
+    assert f"the best {top} of each query, re-ranked by {run}:" in out
     assert out.count("image to text: R@1") in (2, 4)  # also with equal texts as correct
     content = json.loads(Path("scores/scores.json").read_text())
     found = content["reranked"]
-    assert (found["rerank"], found["rerank_top"], found["rerank_weight"]) == (str(run), top, 0.3)
+    assert (found["rerank"], found["rerank_top"], found["rerank_weight"]) == ([str(run)], top, 0.3)
     linker = Linker.from_pretrained(linking_run, "cpu")
     examples = read_captions(tiny.data(tmp_path_factory)).split("val")
     paths = [example.path for example in examples]
@@ -300,8 +311,9 @@ def test_ranks_of_both_directions_by_sorting(tiny_model, vocabulary, tmp_path_fa
     paths = [example.path for example in examples]
     reranker = Reranker(captioner, weight=2, sample=paths[:2])
     shape = (len(paths), len(texts))
-    log_probs = reranker.log_probs(reranker.open(paths), texts, all_pairs(paths, texts))
-    log_probs, priors = log_probs.reshape(shape), reranker.log_priors(texts)
+    scorer = scorer_of(reranker)
+    log_probs = scorer.score(paths, texts, all_pairs(paths, texts))
+    log_probs, priors = log_probs.reshape(shape), scorer.log_priors(texts)
     found = rerank_split(reranker, cosines, data, "val", top).own
     for i, rank in enumerate(found.image_to_text):
         order = np.argsort(-cosines[i])

@@ -3,10 +3,12 @@
     config.json           format, task, options, transform, scores
     vocabulary.json       or the other files of the task's text model
     model.safetensors     all weights, including the encoder's
-    training_state.pt     optimizer, schedule, counters, RNG states; loaded with weights_only
-    manifest.json         SHA-256 of each file above, written last
+    training_state.pt     optimizer, schedule, counters, RNG states, unaveraged weights; loaded
+                          with weights_only
+    manifest.json         SHA-256 of each file above
 
-A shared checkpoint contains README.md, its model card, instead of training_state.pt.
+A shared checkpoint contains README.md, its model card, instead of training_state.pt. A model fitted
+in closed form has no training_state.pt.
 
 This version writes format 6 and reads formats 5 and 6. Format 5 differs only in the names of the
 weights in `RENAMED_WEIGHTS`.
@@ -41,7 +43,7 @@ RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
 READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT)
 ADVICE = "copy or download the checkpoint again"
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
-VARIANCES = ("running_var", "deviation")  # last parts of the names of buffers
+NON_NEGATIVE = ("running_var", "deviation")  # last parts of the names of buffers
 TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
 
@@ -93,7 +95,7 @@ class Checkpoint:
             )
 
     def training_state(self) -> dict[str, Any]:
-        """Read the training state that was passed to `save`.
+        """Read the training state that was passed to `save`; its weights have their current names.
 
         Raises InputError if the checkpoint has no training state, or if it cannot be read.
         """
@@ -131,9 +133,8 @@ def save(
     """Write a checkpoint to `directory`, atomically replacing any existing one.
 
     save_text_model(directory): writes the vocabulary or the other files of the text model. A
-    shared checkpoint has a `card` (Markdown) and no training state. Raises InputError if the
-    files cannot be written, for example because the disk is full; an existing checkpoint is then
-    kept.
+    shared checkpoint has a `card` (Markdown) and no training state. Raises InputError if the files
+    cannot be written, for example because the disk is full; an existing checkpoint is then kept.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -155,13 +156,14 @@ def save(
     except (OSError, SafetensorError) as error:
         needed = _bytes(weights) + _bytes(training_state)
         raise InputError(
-            f"checkpoint {directory} cannot be written: {error}; it needs {needed:,} bytes of free "
-            "space, in addition to any checkpoint that it replaces"
+            f"checkpoint {directory} cannot be written: {error}; check that its directory is "
+            f"writable and that more than {needed:,} bytes are free, in addition to any checkpoint "
+            "that it replaces"
         ) from error
 
 
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with each path reduced to its last component, for sharing."""
+    """Return the config of a captioning model with each path reduced to its last component."""
 
     def shorten(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
         return {k: Path(v).name if k in keys and v else v for k, v in section.items()}
@@ -176,8 +178,9 @@ def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
 def load(path: Path | str) -> Checkpoint:
     """Load a checkpoint; for a run, its best checkpoint, or its last if there is no best one.
 
-    Weights in older formats are renamed. Raises InputError if there is no checkpoint, if a file is
-    missing or damaged, or if the format is not one of READABLE.
+    Weights in older formats get their current names. Raises InputError if there is no checkpoint,
+    if a file is missing or damaged, if the format is not one of READABLE, or if a weight is not
+    finite or negative where it must not be.
     """
     path, config = inspect(Path(path))
     version = config.get("format")
@@ -200,8 +203,8 @@ def readable_formats() -> str:
 def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
     """Return the model that `build` builds, on the CPU and with the weights of a checkpoint.
 
-    The model is built on the meta device, so that a config that does not match the weights is
-    rejected before any memory is allocated. Raises InputError for such a config.
+    The model is built on the meta device, so that a config that does not match the weights or the
+    text model is rejected before any memory is allocated. Raises InputError for such a config.
     """
     import torch
 
@@ -212,17 +215,20 @@ def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
         model.load_state_dict(checkpoint.weights, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())  # torch's messages span several lines
+        if isinstance(error, KeyError):
+            reason = f"{error} is missing"
         raise InputError(
-            f"checkpoint {checkpoint.path} cannot be used: config.json does not match the weights: "
+            f"checkpoint {checkpoint.path} cannot be used: its files do not match each other: "
             f"{reason}; {ADVICE}"
         ) from error
     return model
 
 
 def load_checkpoint_weights(model: "nn.Module", source: Checkpoint) -> None:
-    """Load a checkpoint's weights into the model; buffers missing from the checkpoint are kept.
+    """Load a checkpoint's weights into the model, which keeps its buffers that are missing there.
 
-    Raises InputError if parameters are missing or unexpected, or have another shape or dtype.
+    Raises InputError if a parameter is missing, if the model lacks a parameter or buffer of the
+    checkpoint, or if one has another shape or dtype.
     """
     try:
         _check_types(model, source.weights)
@@ -244,7 +250,7 @@ def load_checkpoint_weights(model: "nn.Module", source: Checkpoint) -> None:
 
 
 def _check_types(model: "nn.Module", weights: "Mapping[str, Tensor]") -> None:
-    """Raise TypeError for the first weight whose type differs from the model's."""
+    """Raise TypeError for the first weight whose dtype differs from the model's."""
     for name, value in model.state_dict().items():
         if name in weights and weights[name].dtype != value.dtype:
             found, expected = (
@@ -256,7 +262,8 @@ def _check_types(model: "nn.Module", weights: "Mapping[str, Tensor]") -> None:
 def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
     """Find a checkpoint as `find` does, verify its files, and return its path and config.
 
-    Raises InputError if there is no checkpoint, or if a file is missing or damaged.
+    Raises InputError if there is no checkpoint, if a file is missing, or if a file does not match
+    its checksum or has none.
     """
     path = find(path)
     manifest = _read_json(path / MANIFEST)
@@ -269,9 +276,9 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
             raise InputError(f"checkpoint {path} is incomplete: {name} is missing; {ADVICE}")
         if manifest.get(name) != _sha256(path / name):
             refuse_pointer_file(path / name)
+            problem = "does not match its checksum" if name in manifest else "has no checksum"
             raise InputError(
-                f"checkpoint {path} is damaged: {name} does not match its checksum in {MANIFEST}; "
-                f"{ADVICE}"
+                f"checkpoint {path} is damaged: {name} {problem} in {MANIFEST}; {ADVICE}"
             )
     return path, _read_json(path / CONFIG)
 
@@ -289,8 +296,8 @@ def find(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist; check the path")
     raise InputError(
-        f"{path} does not contain a checkpoint: {MANIFEST}, best/ and last/ do not exist; pass a "
-        "run or a checkpoint"
+        f"{path} does not contain a checkpoint: there is no {MANIFEST} in it, in best/ or in "
+        "last/; pass a run or a checkpoint"
     )
 
 
@@ -301,7 +308,7 @@ def identity(path: Path) -> str:
 
 
 def _bytes(values: Any) -> int:
-    """Return the number of bytes of all tensors in nested dicts and lists."""
+    """Return the total size in bytes of all tensors in nested dicts and lists."""
     if isinstance(values, Mapping):
         values = list(values.values())
     if isinstance(values, list | tuple):
@@ -333,10 +340,9 @@ def _read_weights(path: Path) -> "dict[str, Tensor]":
                 f"{path} cannot be used: {name} contains values that are not finite; choose "
                 "another checkpoint"
             )
-        if name.endswith(VARIANCES) and value.is_floating_point() and (value < 0).any():
+        if name.endswith(NON_NEGATIVE) and value.is_floating_point() and (value < 0).any():
             raise InputError(
-                f"{path} cannot be used: the variances {name} contain negative values; choose "
-                "another checkpoint"
+                f"{path} cannot be used: {name} contains negative values; choose another checkpoint"
             )
     return weights
 
@@ -354,7 +360,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}; {ADVICE}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} cannot be read: it is not a JSON object; {ADVICE}")
+        raise InputError(f"{path} cannot be read: its content is not a JSON object; {ADVICE}")
     return content
 
 

@@ -45,9 +45,10 @@ def local(path: str | Path, revision: str | None = None) -> Path:
 
 
 def _parse(path: str | Path) -> tuple[str, str | None]:
-    """Return the name and revision in the address of a repository; return other paths unchanged.
+    """Return the name and revision in the address of a repository; return a path unchanged.
 
-    Raises InputError for any other address.
+    The revision is None for a path and for an address without one. Raises InputError for any other
+    address.
     """
     if match := _ADDRESS.fullmatch(str(path)):
         if match["name"].partition("/")[0] in ("datasets", "spaces"):
@@ -71,7 +72,8 @@ def _download(path: Path, revision: str | None) -> Path:
         at = "" if revision is None else f" at {revision}"
         raise InputError(
             f"{path} is not a local directory, and repository {path}{at} cannot be downloaded "
-            f"from the Hugging Face hub: {_reason(error)}; check the name and the connection"
+            f"from the Hugging Face hub: {_reason(error)}; check the name, the revision and the "
+            "connection"
         ) from error
     return Path(directory)
 
@@ -82,7 +84,8 @@ def push(
     """Upload a checkpoint to the repository `name`, creating it if necessary; return its URL.
 
     name: "user/name", or the repository's address. private: whether a newly created repository is
-    private. Raises InputError if the upload fails.
+    private. token: an access token that may write; None for the one stored by `hf auth login`.
+    revision: an existing branch; None for the default one. Raises InputError if the upload fails.
     """
     name = _parse(name)[0]
     hub = _import_hub("push_to_hub")
@@ -98,8 +101,8 @@ def push(
         )
     except _failures(hub) as error:
         raise InputError(
-            f"{name} cannot be pushed to the hub: {_reason(error)}; check the name, the token and "
-            "the connection"
+            f"the checkpoint cannot be uploaded to {name} on the Hugging Face hub: "
+            f"{_reason(error)}; check the name, the token, the revision and the connection"
         ) from error
     return str(repository)
 
@@ -109,7 +112,7 @@ def _import_hub(purpose: str) -> ModuleType:
         import huggingface_hub
     except ImportError as error:
         raise InputError(
-            f"{purpose} needs huggingface_hub; install it with pip install 'captioner[hub]'"
+            f"{purpose} needs huggingface_hub; run pip install 'captioner[hub]'"
         ) from error
     return huggingface_hub
 
@@ -124,7 +127,7 @@ def _failures(hub: ModuleType) -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first two informative lines of an error message; one may be only the status."""
+    """Return the first two informative lines of an error, because one may be only a status."""
     lines = [line.strip() for line in str(error).splitlines()]
     informative = [line for line in lines if line and not line.startswith("For more information")]
     return " ".join(informative[:2]) or type(error).__name__

@@ -15,20 +15,20 @@ from .runs import read_log, run_of
 
 CAPTIONING = "captioning"  # its models are described in words, other models by their options
 CLOSED_FORM = "cca"  # the solver that needs no epochs
-TEXT = "text.json"  # describes the sentence encoder of a linking model
+TEXT = "text.json"  # describes a linking model's sentence encoder, which replaces the vocabulary
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Collect all information about a checkpoint; for a run, about its best checkpoint.
+    """Collect all information about the checkpoint that `checkpoint.find` finds.
 
     The result contains the keys of the config and the following ones.
 
-    words: number of known words; None if the text model has no list of them. numbers: number of
-    values in weights and buffers. files: size in bytes by file name. formats: checkpoint formats
-    that this version reads. epoch: epoch after which the checkpoint was saved. epochs: number of
-    finished epochs. seconds: duration of training and evaluation. The last three come from the
-    run's log and are None if it is missing. Raises InputError if the checkpoint does not exist or
-    is damaged.
+    path: the checkpoint's directory. words: number of known words; None if the text model has no
+    list of them. numbers: number of values in weights and buffers. files: size in bytes by file
+    name. formats: checkpoint formats that this version reads. epoch: epoch after which the
+    checkpoint was saved; None if no row of the log has its scores. epochs: number of finished
+    epochs. seconds: duration of training and evaluation. The last three come from the run's log and
+    are None if it is missing. Raises InputError if the checkpoint does not exist or is damaged.
     """
     path, config = checkpoint.inspect(path)
     rows = read_log(run_of(path) / "log.jsonl")
@@ -80,7 +80,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
 
 
 def _listed(title: str, options: Mapping[str, Any]) -> str:
-    """Format the names and values of a task's options, without options that have no value."""
+    """Format options as "name value, ..." after the title, if any, without options set to None."""
     parts = [
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in options.items()
@@ -161,7 +161,7 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
 
 
 def _count_words(path: Path) -> int | None:
-    """Return the number of words that a checkpoint knows; None if it has no list of words."""
+    """Return the number of known words of a text model; None if it has no list of words."""
     if not (path / TEXT).is_file():
         return len(Vocabulary.load(path / checkpoint.VOCABULARY).words)
     try:

@@ -6,9 +6,11 @@ from ..errors import InputError
 from ..models.linking.build import LinkingModel
 from ..models.linking.joint import JointEmbedding
 from ..models.linking.linear import LinearMap
+from ..models.linking.mcnn import MultimodalCNN
 from ..models.linking.options import (
     JointOptions,
     LinearOptions,
+    McnnOptions,
     RegressionOptions,
     SpatialOptions,
 )
@@ -20,7 +22,8 @@ from ..vision.encoders import Encoder, build_encoder
 from .checkpoint import Checkpoint
 from .checkpoint import restore as restore_weights
 
-SYSTEMS = ("linear", "joint", "regression", "spatial")
+EMBEDDING_SYSTEMS = ("linear", "joint", "regression", "spatial")  # which can write an index
+SYSTEMS = (*EMBEDDING_SYSTEMS, "mcnn")
 IMAGE_WEIGHT = "image.weight"  # of shape (E, X), or (H, X) before a hidden layer
 
 
@@ -48,11 +51,16 @@ def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
             return TextRegression(size, reader.vector_size, regression, encoder)
         if checkpoint.task == "spatial":
             if encoder is None:
-                raise ValueError("a spatial embedding needs an image encoder")
+                raise ValueError("a spatial embedding needs an encoder, but the config has none")
             spatial = from_dict(SpatialOptions, config["model"])
             return SpatialEmbedding(size, reader.vector_size, spatial, encoder)
         if reader.vocabulary is None:
             raise ValueError("the text reader has no vocabulary")
+        if checkpoint.task == "mcnn":
+            if encoder is None:
+                raise ValueError("an m-CNN needs an image encoder")
+            mcnn = from_dict(McnnOptions, config["model"])
+            return MultimodalCNN(size, len(reader.vocabulary), mcnn, encoder)
         joint = from_dict(JointOptions, config["model"])
         return JointEmbedding(size, len(reader.vocabulary), reader.vector_size, joint, encoder)
 

@@ -1,4 +1,4 @@
-"""Model cards for shared checkpoints, generated from their config alone.
+"""Model cards for shared captioning checkpoints, generated from their configs.
 
 The config may come from a stranger, so its strings are shown as plain text and cannot add lines or
 markup.
@@ -23,12 +23,12 @@ PAPERS = """\
   Zemel, Yoshua Bengio: *Show, Attend and Tell: Neural Image Caption Generation with Visual
   Attention*, ICML 2015, [arXiv:1502.03044](https://arxiv.org/abs/1502.03044)"""
 
-# A vocabulary that contains most of these words comes from English captions.
+# A vocabulary that contains most of these words probably comes from English captions.
 ENGLISH_WORDS = {"a", "and", "in", "of", "on", "the", "with"}
 
 
 def guess_language(words: Collection[str]) -> str | None:
-    """Return "en" if the vocabulary comes from English captions, otherwise None."""
+    """Return "en" if the vocabulary seems to come from English captions, otherwise None."""
     return "en" if len(ENGLISH_WORDS.intersection(words)) >= 5 else None
 
 
@@ -88,7 +88,7 @@ captioner caption photo.jpg --checkpoint {shlex.quote(name)}
 
 ## Training data
 
-{_data(config["data"])}
+{_data(config)}
 
 ## Evaluation
 
@@ -115,7 +115,7 @@ def _text(value: object) -> str:
 
 
 def _code(value: object) -> str:
-    """Return a value as Markdown code."""
+    """Return a value as inline code in Markdown."""
     text = _line(value)
     if "`" not in text:
         return f"`{text}`"
@@ -124,7 +124,7 @@ def _code(value: object) -> str:
 
 
 def _cell(text: str) -> str:
-    """Escape the bars in Markdown for a table cell, where bars must be escaped even in code."""
+    """Escape the vertical bars in Markdown for a table cell; this is necessary even in code."""
     return re.sub(r"(?<!\\)\|", r"\|", text)
 
 
@@ -217,12 +217,16 @@ def _numbers(values: Sequence[float]) -> str:
     return f"({', '.join(map(_text, values))})"
 
 
-def _data(data: Mapping[str, Any]) -> str:
+def _data(config: Mapping[str, Any]) -> str:
+    data = config["data"]
+    times = "once" if data["min_count"] == 1 else f"{_text(data['min_count'])} times"
+    vocabulary = f"contains the words that occur at least {times} in the training captions"
+    if config.get("start_from"):
+        vocabulary = "is that of the model from whose weights training started"
     return (
         f"The model was trained on {_code(data['name'])} (layout {_code(data['format'])}). "
-        f"Its vocabulary contains the words that occur at least {_text(data['min_count'])} times "
-        "in the training captions. The fingerprint of the images, splits and captions is "
-        f"{_code(data['fingerprint'])}.\n\n"
+        f"Its vocabulary {vocabulary}. "
+        f"The fingerprint of image ids, splits and captions is {_code(data['fingerprint'])}.\n\n"
         "The licence of the training data may also restrict the use of the model."
     )
 

@@ -30,7 +30,7 @@ RESUME_MAY_CHANGE = (
 
 # Messages if these values differ; the values themselves would mean nothing to a reader.
 CHANGED = {
-    "data.fingerprint": "the captions have changed",
+    "data.fingerprint": "image ids, splits or captions have changed",
     "data.image_sizes": "image files have changed",
 }
 
@@ -38,7 +38,10 @@ CHANGED = {
 def run_directory(name: str) -> Path:
     """Return the directory of a run in CHECKPOINTS; raise InputError for an invalid name."""
     if not name or Path(name).name != name or name.startswith("."):
-        raise InputError(f"a run's name must be a plain name without a path, got {name!r}")
+        raise InputError(
+            f"the name of a run must not contain a path or start with a dot, got {name!r}; pass "
+            "--run with another name"
+        )
     return CHECKPOINTS / name
 
 
@@ -75,8 +78,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def lock_run(run: Path) -> Iterator[None]:
     """Create the directory of a run and lock it against training by other processes.
 
-    On exit, the directory is removed if nothing was saved in it except the list of skipped rows.
-    Raises InputError if another process holds the lock.
+    On exit, the directory is removed if nothing was saved in it except the list of skipped rows and
+    images. Under torchrun, only the first process does this. Raises InputError if the run is
+    already locked.
     """
     from .. import distributed
 
@@ -105,7 +109,10 @@ def _clean_up(run: Path) -> None:
 
 
 def write_skipped(run: Path, problems: Sequence[Problem]) -> Path:
-    """Write the problems in the data, with their locations and advice, to the run's directory."""
+    """Write the problems in the data, with their locations and advice, to a file in the run.
+
+    Returns the path of the file.
+    """
     rows = [
         {
             "file": str(problem.location.file),
@@ -123,13 +130,15 @@ def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Check
     """Return the checkpoint to resume from, or None for a new run.
 
     resume: "no" starts a run, "last" resumes one, and "auto" resumes a run that has a checkpoint
-    and starts any other. Raises InputError if a new run would overwrite another, if there is no run
-    to resume, or if `config` differs from the resumed run's config in options other than
-    RESUME_MAY_CHANGE.
+    and starts any other. Raises InputError if a new run would overwrite another, if there is no
+    checkpoint to resume from, or if `config` differs from the resumed run's config in data or in
+    options other than RESUME_MAY_CHANGE.
     """
+    if run.is_file():
+        raise InputError(f"{run} is a file, not a run; delete it, or pass --run NAME")
     if resume == "no":
         names = [path.name for path in run.glob("[!.]*")]
-        if names or run.is_file():
+        if names:
             alternative = "pass --resume to continue it, " if "last" in names else ""
             raise InputError(
                 f"{run} already contains a run; {alternative}pass --run NAME to start another, or "
@@ -138,11 +147,11 @@ def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Check
         return None
     resumed = _newest(run)
     if resumed is None:
-        if resume == "auto" and not run.is_file():
+        if resume == "auto":
             return None
         raise InputError(
-            f"{run} cannot be resumed: {run / 'last'} does not exist; pass --run NAME to resume "
-            "another run, or --resume auto to start this one"
+            f"{run} cannot be resumed: it has no checkpoint; pass --run NAME to resume another "
+            "run, or --resume auto to start this one"
         )
     before, now = _flatten(resumed.config), _flatten(config)
     changes = [
@@ -154,16 +163,16 @@ def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Check
     ]
     if changes:
         raise InputError(
-            f"{run} cannot be resumed with different options: {'; '.join(changes)}; restore them, "
-            "or pass --run NAME to start another run"
+            f"{run} cannot be resumed with different options or data: {'; '.join(changes)}; "
+            "restore them, or pass --run NAME to start another run"
         )
     return resumed
 
 
 def _newest(run: Path) -> checkpoint.Checkpoint | None:
-    """Load the newest checkpoint of a run that can be resumed and say which ones were skipped.
+    """Load the newest checkpoint that a run can be resumed from, and print which were skipped.
 
-    Returns None if the run has no checkpoint; raises InputError if none of them can be resumed.
+    Returns None if the run has no checkpoint; raises InputError if none of them is usable.
     """
     from .. import distributed
 
@@ -220,7 +229,7 @@ def open_source(
 
 
 def _flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """Flatten {"a": {"b": 1}} to {"a.b": 1}."""
+    """Flatten one level of nesting: {"a": {"b": 1}, "c": 2} becomes {"a.b": 1, "c": 2}."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         inner = value.items() if isinstance(value, dict) else [("", value)]

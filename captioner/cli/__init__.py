@@ -1,8 +1,8 @@
 """One module per command, with `add_arguments(parser)`, `run(arguments)` and EXAMPLE.
 
 A module may have a NOTE, which is shown after the command's description in its help. These modules
-only parse options; the modules that they call do the work. The scripts train.py and evaluate.py
-call `train.main` and `evaluate.main`.
+parse options, call the modules that do the work, and print results. The scripts train.py and
+evaluate.py call `train.main` and `evaluate.main`.
 """
 
 import argparse
@@ -21,6 +21,6 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:
-    """Add --config, and let the parsed arguments contain None for flags that were not passed."""
+    """Add --config after all other flags, and make None the parsed value of flags not passed."""
     parser.add_argument("--config", type=Path, metavar="FILE", help=help)
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), None))

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="file, directory, quoted glob, or - for stdin",
+        help="file, directory, quoted glob, or - (paths on stdin)",
     )
     add_options(parser, CaptionOptions, "captioning")
     add_options(parser, DecodingOptions, "decoding")

@@ -12,8 +12,8 @@ EXAMPLE = """captioner compare --data DIR --encoder mobilenet_v2 --encoder-weigh
 captioner compare --data DIR --text-vectors word2vec-tf-idf lda --test-data DIR2 --queries FILE"""
 NOTE = (
     "Trains --system regression once for each kind of text vectors, searches the images of the val "
-    "and test splits, and prints a table of P@5 and MAP. The same command continues a comparison "
-    "that was stopped."
+    "and test splits, and prints a table of P@5 and MAP. Run the same command again to continue an "
+    "interrupted comparison."
 )
 # Options of training that are the same for all runs, or that the comparison sets.
 HIDDEN = {*("text_vectors", "image_vectors", "run", "resume", "start_from", "tensorboard")}
@@ -40,6 +40,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of the comparison that were given."""
+    """Return the comparison options that were passed."""
     values = {name: getattr(arguments, name, None) for name in option_names(CompareOptions)}
     return {name: value for name, value in values.items() if value is not None}

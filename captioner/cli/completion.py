@@ -1,8 +1,8 @@
 """`captioner completion`: print a completion script for bash, zsh or fish.
 
 shtab generates the scripts, which complete commands, options, choices and paths. `_prepare` works
-around limits of shtab 1.13: in zsh, it does not complete the value in `--option=value` or paths
-after the first; in zsh and fish, it does not complete the directory after `--convert jsonl`. In
+around limits of shtab 1.13, which in zsh completes neither the value in `--option=value` nor paths
+after the first, and in zsh and fish does not complete the directory after `--convert jsonl`. In
 bash, only `--option value` is completed.
 """
 

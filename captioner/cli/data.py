@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
-from ..data.convert import write_jsonl
+from ..data.convert import write_jsonl, write_relations
 from ..data.inspection import describe_data
 from ..data.readers import READERS, read_captions
 from ..errors import InputError
 from ..text.tokenizer import get_tokenizer
 
-EXAMPLE = "captioner data flickr8k --convert jsonl flickr8k-jsonl"
+EXAMPLE = """captioner data flickr8k --convert jsonl flickr8k-jsonl
+captioner data flickr8k --convert relations flickr8k-relations"""
+WRITERS = {"jsonl": write_jsonl, "relations": write_relations}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,17 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--convert",
         nargs=2,
-        metavar=("jsonl", "OUT"),
-        help="write captions.jsonl, without rows that have problems, to the directory OUT",
+        metavar=("LAYOUT", "OUT"),
+        help="write rows without problems to directory OUT: jsonl for captions.jsonl and a link "
+        "to the images, relations for relations.jsonl: labelled texts made from captions",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     convert = arguments.convert
-    if convert and convert[0] != "jsonl":
-        raise InputError(f"--convert must be followed by jsonl and a directory, got {convert[0]!r}")
+    if convert and convert[0] not in WRITERS:
+        raise InputError(
+            f"--convert must be followed by jsonl or relations, and a directory, got {convert[0]!r}"
+        )
     tokenizer = get_tokenizer(arguments.tokenizer)
     data = read_captions(arguments.path, arguments.format, on_error="skip")
     print(describe_data(data, tokenizer))
     if convert:
-        print(f"written: {write_jsonl(data, Path(convert[1]))}")
+        print(f"written: {WRITERS[convert[0]](data, Path(convert[1]))}")

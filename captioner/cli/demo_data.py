@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--masks",
         type=Path,
         metavar="DIR",
-        help="also write the val images and their masks in the layout of Pascal VOC",
+        help="also write the val images and their masks to this directory, in Pascal VOC's layout",
     )
 
 
@@ -26,6 +26,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"demo data: {arguments.directory}")
     if arguments.masks is not None:
         if arguments.masks.exists():
-            raise InputError(f"{arguments.masks} already exists; choose another directory")
+            raise InputError(f"{arguments.masks} already exists; choose another --masks directory")
         write_masks(arguments.directory, "val", arguments.masks)
         print(f"masks: {arguments.masks}")

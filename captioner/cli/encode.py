@@ -28,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         nargs="+",
         metavar="PATH",
-        help="files, directories, quoted globs, or - for stdin",
+        help="files, directories, quoted globs, or - (paths on stdin)",
     )
     sources.add_argument(
         "--texts",
         nargs="+",
         metavar="TEXT_OR_FILE",
-        help="texts, files (lines, CSV, TSV, JSONL, COCO JSON), or - for stdin",
+        help="texts, files of texts (lines, CSV, TSV, JSONL, COCO JSON), or - (lines of stdin)",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="FILE.npy", help="output .npy file"

@@ -19,7 +19,8 @@ EXAMPLE = """captioner evaluate --checkpoint checkpoints/RUN --split test
 captioner evaluate --predictions captions.json --references references.json"""
 NOTE = (
     "Without --output, a checkpoint's results are written to evaluation-SPLIT in its run, "
-    "and the scores of a file are only printed. Several checkpoints require --output."
+    "and the scores of a file are only printed. Several checkpoints, or one from the hub, require "
+    "--output."
 )
 GROUPS: dict[str, type] = {
     "evaluation": EvaluationOptions,
@@ -66,9 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def read_options(arguments: argparse.Namespace) -> tuple[set[str], EvaluationRequest]:
-    """Return the names of the options that were passed, and all options.
+    """Return the names of the options that were passed or are in the config file, and all options.
 
-    Raises InputError for a flag that has no effect.
+    Raises InputError for an invalid option and for one that has no effect.
     """
     given = _given(arguments)
     if ("checkpoint" in given) == ("predictions" in given):
@@ -99,7 +100,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
-    """Raise InputError if a flag in `given` has no effect in combination with the others."""
+    """Raise InputError if a flag in `given` has no effect, or if predictions lack references."""
     if scoring.predictions is None:
         idle, needed = FILE_FLAGS & set(given), "--predictions"
     else:

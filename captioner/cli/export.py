@@ -1,4 +1,4 @@
-"""`captioner export`: export a model as programs that run without captioner."""
+"""`captioner export`: export a captioning model as programs that run without this package."""
 
 import argparse
 from dataclasses import dataclass
@@ -16,8 +16,12 @@ EXAMPLE = "captioner export checkpoints/RUN --onnx captioner-onnx"
 class ExportOptions:
     """Export formats and their directories."""
 
-    onnx: Path | None = option(None, "new directory for encoder.onnx, start.onnx and step.onnx")
-    torch: Path | None = option(None, "new directory for encoder.pt2, start.pt2 and step.pt2")
+    onnx: Path | None = option(
+        None, "new directory for encoder.onnx, start.onnx, step.onnx and captioner.json"
+    )
+    torch: Path | None = option(
+        None, "new directory for encoder.pt2, start.pt2, step.pt2 and captioner.json"
+    )
 
     def __post_init__(self) -> None:
         if self.onnx is None and self.torch is None:

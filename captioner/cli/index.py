@@ -12,8 +12,8 @@ captioner index photos 'more/**/*.jpg' --checkpoint RUN --output photos.index
 captioner index --texts --checkpoint RUN --output captions.index
 captioner index --texts captions.csv DATA --checkpoint RUN --output captions.index"""
 NOTE = (
-    "Run the command again after images or texts have been added, changed or deleted; it updates "
-    "only those. If the command was interrupted, run it again to continue."
+    "Run the command again after images or texts have been added, changed or deleted; only those "
+    "are updated. If the command is interrupted, run it again to continue."
 )
 
 
@@ -26,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="file, directory, quoted glob, or - for stdin",
+        help="file, directory, quoted glob, or - (paths on stdin)",
     )
     parser.add_argument(
         "--texts",
         nargs="*",
         metavar="SOURCE",
-        help="index texts: caption files, data sets, whose train split is read, or - for "
-        "stdin [the data set that the checkpoint was trained on]",
+        help="index texts instead of images: caption files, data sets (train split only), or - "
+        "(lines of stdin) [train split of the checkpoint's training data]",
     )
     parser.add_argument(
         "--checkpoint",
@@ -56,12 +56,12 @@ def run(arguments: argparse.Namespace) -> None:
     if bool(images) == (texts is not None):
         raise InputError(
             "an index contains either images or texts; pass "
-            + ("images or --texts" if texts is None else "images and --texts to two commands")
+            + ("images or --texts" if texts is None else "images and --texts in separate commands")
         )
     if texts is not None and "workers" in options.given:
-        raise InputError("--workers has no effect on texts; leave it out")
+        raise InputError("--workers has no effect on texts; omit it")
     if texts and "cache" in options.given:
-        raise InputError("--cache has no effect on the texts of other sources; leave it out")
+        raise InputError("--cache has no effect if --texts names sources; omit it")
     if texts is None:
         from ..inference.indexing import index_images
 

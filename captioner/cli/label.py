@@ -11,15 +11,18 @@ EXAMPLE = """captioner label dog.jpg --checkpoint RUN
 captioner label photos --checkpoint RUN --labels beach 'black dog' 'a man on a bike'
 captioner label photos --checkpoint RUN --labels-file labels.txt --json"""
 NOTE = (
-    "Labels need not have been labels in training; any words that the model knows can be scored. "
-    "Without --labels, the labels of the training data are scored."
+    "Any words that the model knows can be labels, including words that were not labels in "
+    "training. Without --labels or --labels-file, the labels of the training data are scored."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} IMAGE... --checkpoint RUN [option...]"
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="file, directory, quoted glob, or - for stdin"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="file, directory, quoted glob, or - (paths on stdin)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -30,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
-        "--labels", nargs="+", metavar="LABEL", help="words, or quoted phrases or sentences"
+        "--labels", nargs="+", metavar="LABEL", help="words, quoted phrases or quoted sentences"
     )
     labels.add_argument(
         "--labels-file", type=Path, metavar="FILE", help="file of labels, one per line"
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of labels to print for each image, the most likely first [%(default)s]",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object per image and line"
+        "--json", action="store_true", help="print one JSON object per line, one for each image"
     )
     parser.add_argument(
         "--device", metavar="STR", help="cpu, cuda, cuda:N or mps [cuda if available]"
@@ -75,7 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
         best = [(names[i], float(scores[i])) for i in (-scores).argsort(kind="stable")]
         print(_format(image, best[: arguments.top], as_json=arguments.json), flush=True)
     if failures:
-        raise InputError(f"{failures:,} of {len(images):,} images could not be read")
+        raise InputError(
+            f"{failures:,} of {len(images):,} images could not be read; see the errors above"
+        )
 
 
 def _format(image: str, best: list[tuple[str, float]], *, as_json: bool) -> str:
@@ -86,11 +91,12 @@ def _format(image: str, best: list[tuple[str, float]], *, as_json: bool) -> str:
 
 
 def read_labels(path: Path) -> list[str]:
-    """Return the lines of a file that are not empty; raise InputError if there are none."""
+    """Return the nonempty lines of a file; raise InputError if there are none."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"labels {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"label file {path} cannot be read: {reason}") from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise InputError(f"{path} contains no labels; write one per line")

@@ -1,4 +1,4 @@
-"""`captioner localize`: draw where in an image words are."""
+"""`captioner localize`: draw heatmaps that show where in an image words are."""
 
 import argparse
 from pathlib import Path
@@ -17,8 +17,8 @@ EXAMPLE = """captioner localize dog.jpg dog grass sky --checkpoint RUN --output 
 captioner localize dog.jpg dog 'green grass' --checkpoint RUN --output maps --npy --masks
 captioner localize dog.jpg dog --checkpoint RUN --output maps --regions 3"""
 NOTE = (
-    "The colour scale is from 0 to 1 for all maps, so that the map of a word that is not in the "
-    "image stays dark."
+    "All maps share a colour scale from 0 to 1, so that the map of a word that is not in the image "
+    "stays dark."
 )
 
 
@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{parser.prog} IMAGE WORD... --checkpoint RUN --output DIR\n"
         "                          [option...]"
     )
-    parser.add_argument("image", metavar="IMAGE", help="file or URL of an image")
+    parser.add_argument("image", metavar="IMAGE", help="path or URL of an image")
     parser.add_argument(
-        "labels", nargs="+", metavar="WORD", help="words, or quoted phrases or sentences"
+        "labels", nargs="+", metavar="WORD", help="words, quoted phrases or quoted sentences"
     )
     parser.add_argument(
         "--checkpoint",
@@ -47,20 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--masks",
         action="store_true",
-        help="also write a mask: the number of the word that is most likely at each pixel",
+        help="also write a PNG mask with the number of the most likely word at each pixel, or 0 "
+        "for the background",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.8,
         metavar="FLOAT",
-        help="value of maps below which a pixel of a mask is background [%(default)s]",
+        help="map value below which a pixel of the mask is background [%(default)s]",
     )
     parser.add_argument(
         "--regions",
         type=int,
         metavar="INT",
-        help="also draw this number of groups of similar regions",
+        help="also draw the image divided into this number of groups of similar regions",
     )
     parser.add_argument(
         "--device", metavar="STR", help="cpu, cuda, cuda:N or mps [cuda if available]"
@@ -110,7 +111,7 @@ def _write_mask(
     from ..regions import segment
 
     if len(maps) > 254:
-        raise InputError(f"a mask can distinguish at most 254 words, got {len(maps)}")
+        raise InputError(f"a mask can contain at most 254 words, got {len(maps)}; pass fewer")
     classes = segment(upsample(maps, (image.height, image.width), offset), threshold)
     mask_image(classes).save(path)
 

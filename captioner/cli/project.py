@@ -1,8 +1,7 @@
-"""`captioner project`: draw images and sentences on a plane, with similar ones close together."""
+"""`captioner project`: draw images and sentences on a plane, by similarity or by labels."""
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +12,15 @@ from tqdm import tqdm
 from ..data.caption_files import read_sentences
 from ..errors import InputError
 from ..plots.mosaics import MAX_SIDE, SUFFIXES, check_side, draw_mosaic
-from ..plots.overlays import is_dimmed
 from ..plots.projections import MAX_GROUPS, draw_projection
 from ..retrieval.projections import (
     METHODS,
     choose_perplexity,
     cluster,
-    nearest_words,
     project,
     subtract_means,
 )
-from ..text.given_rows import GivenRows
 from ..text.options import FITTED, TextVectorOptions
-from ..text.sentence_vectors import flatten_parts
 from ..text.topics import characteristic_words
 from ..text.unknown_words import describe_unknown_words
 
@@ -37,16 +32,14 @@ if TYPE_CHECKING:
 
 EXAMPLE = """captioner project --texts captions.txt
 captioner project --texts captions.csv --column split --output splits.png
-captioner project photos.index
 captioner project photos.index --texts captions.txt --center
 captioner project photos.index --mosaic 2000 --output mosaic.jpg
-captioner project photos.index --labels dog snow water"""
+captioner project photos.index --labels dog snow water --clusters 5"""
 NOTE = (
-    "An index is drawn as one point per image, or with --mosaic as thumbnails. With --texts, its "
-    "model embeds the sentences, and both are drawn in one space. With --labels, one or two labels "
-    "are axes, and more are anchors on a circle."
+    "An index is drawn as one point per image or text, or with --mosaic as thumbnails. With "
+    "--texts, its model also embeds the sentences, in the same space. With --labels, one or two "
+    "labels are axes, and more are anchors on a circle."
 )
-WORDS = 3000  # most frequent known words among which groups of images find their names
 DEFAULT_VECTORS = ("lsa",)
 TOPICS = 8
 DIMENSIONS = 100  # of lsa and word2vec
@@ -55,13 +48,13 @@ DIMENSIONS = 100  # of lsa and word2vec
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} [INDEX] [--texts FILE] [option...]"
     parser.add_argument(
-        "index", nargs="?", type=Path, metavar="INDEX", help="index whose images are drawn"
+        "index", nargs="?", type=Path, metavar="INDEX", help="index of images or texts to draw"
     )
     parser.add_argument(
         "--texts",
         type=Path,
         metavar="FILE",
-        help="text file with a sentence per line, or captions in CSV, TSV, JSONL or COCO JSON",
+        help="text file of one sentence per line, or captions in CSV, TSV, JSONL or COCO JSON",
     )
     vectors = parser.add_mutually_exclusive_group()
     vectors.add_argument(
@@ -74,18 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="run or checkpoint that embeds the sentences, or new location of that of the index",
+        help="run or checkpoint that embeds the sentences; with an index, the new location of its "
+        "checkpoint",
     )
     parser.add_argument(
         "--column",
         metavar="NAME",
-        help="column whose values colour the sentences [topics]",
+        help="column that colours the sentences [by topic]",
     )
     parser.add_argument(
-        "--topics",
+        *("--topics", "--clusters"),
         type=int,
         metavar="INT",
-        help=f"number of groups of similar sentences or images [{TOPICS}]",
+        help=f"number of groups of similar items [{TOPICS}]",
     )
     parser.add_argument(
         "--method", choices=METHODS, default="tsne", help="kind of projection [%(default)s]"
@@ -95,13 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="INT",
-        help="maximum number of sentences and of images; larger numbers are sampled [%(default)s]",
+        help="sample size for images and for sentences [%(default)s]",
     )
     parser.add_argument(
         "--labels",
         nargs="+",
         metavar="LABEL",
-        help="spatial models: words that span the plane",
+        help="spatial models: words as axes or anchors",
     )
     parser.add_argument(
         "--diversity",
@@ -111,13 +105,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--center",
         action="store_true",
-        help="subtract the mean of the images from images, that of the sentences from sentences",
+        help="subtract the images' mean from the images and the sentences' mean from the sentences",
     )
     parser.add_argument(
         "--mosaic",
         type=int,
         metavar="INT",
-        help=f"draw thumbnails in a square of this many pixels, such as 2000; at most {MAX_SIDE}",
+        help=f"draw thumbnails in a square with this side in pixels, e.g. 2000; at most {MAX_SIDE}",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="INT", help="random seed [%(default)s]"
@@ -127,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("projection.png"),
         metavar="FILE",
-        help="output .png file; .jpg for a mosaic [%(default)s]",
+        help="output .png file, or .jpg for a mosaic [%(default)s]",
     )
 
 
@@ -142,6 +136,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _draw_sentences(arguments: argparse.Namespace) -> None:
+    from ..tasks.linking.sentence_groups import groups_of_values, sentence_vectors
+
     options = TextVectorOptions(
         text_vectors=tuple(arguments.text_vectors or DEFAULT_VECTORS),
         text_min_count=1,
@@ -150,11 +146,11 @@ def _draw_sentences(arguments: argparse.Namespace) -> None:
     pairs = read_sentences(arguments.texts, arguments.column)
     sentences = [sentence for sentence, _ in pairs]
     chosen = _sample(len(pairs), arguments.limit, arguments.seed)
-    vectors = _vectors(arguments.checkpoint or options, sentences, chosen)
+    vectors = sentence_vectors(arguments.checkpoint or options, sentences, chosen)
     drawn = [sentences[i] for i in chosen]
     points = project(vectors, arguments.method, arguments.seed)
     if arguments.column:
-        groups, labels = _groups_of_values([pairs[i][1] for i in chosen])
+        groups, labels = groups_of_values([pairs[i][1] for i in chosen])
     else:
         groups = cluster(vectors, arguments.topics or TOPICS, arguments.seed)
         labels = [
@@ -171,6 +167,7 @@ def _draw_sentences(arguments: argparse.Namespace) -> None:
 
 def _draw_index(arguments: argparse.Namespace) -> None:
     from ..index import Index
+    from ..inference.image_groups import group_images
 
     index = Index.open(arguments.index, arguments.checkpoint)
     chosen = _sample(len(index), arguments.limit, arguments.seed)
@@ -181,8 +178,7 @@ def _draw_index(arguments: argparse.Namespace) -> None:
     vectors = np.asarray(index.rows[chosen], np.float32)
     how = ""
     if arguments.texts is None:
-        groups = cluster(vectors, arguments.topics or TOPICS, arguments.seed)
-        labels = _name_groups(vectors, groups, index.linker)
+        groups, labels = group_images(index, chosen, arguments.topics or TOPICS, arguments.seed)
     else:
         sentences, embedded = _embed_sentences(arguments, index.linker)
         what += f"; {arguments.texts.name}: {sentences} sentences"
@@ -199,18 +195,9 @@ def _draw_index(arguments: argparse.Namespace) -> None:
     print(f"{title}\nprojection: {arguments.output}")
 
 
-def _name_groups(vectors: np.ndarray, groups: np.ndarray, linker: "Linker") -> list[str]:
-    """Return the known words that fit each group best, or numbers if there are no known words."""
-    words, rows = _known_words(linker)
-    if words:
-        return [", ".join(each) for each in nearest_words(vectors, groups, words, rows)]
-    note = "note: groups have numbers, because the text model of the index has no list of words"
-    print(note, file=sys.stderr)
-    return [f"group {group + 1}" for group in range(groups.max() + 1)]
-
-
 def _draw_labels(arguments: argparse.Namespace) -> None:
     from ..index import Index
+    from ..inference.image_groups import group_images
     from ..inference.label_projection import describe_plane, project_labels
 
     index = Index.open(arguments.index, arguments.checkpoint)
@@ -224,33 +211,27 @@ def _draw_labels(arguments: argparse.Namespace) -> None:
     )
     what = f"{arguments.index.name}: {_of_all(len(chosen), len(index))} images"
     title = f"{what} ({describe_plane(plane)})"
-    if arguments.mosaic is None:
-        draw_projection(
-            arguments.output, plane.points, plane.groups, plane.labels, title, plane.meaning
-        )
-    else:
+    if arguments.mosaic is not None:
         check_side(len(chosen), arguments.mosaic)
         _draw_thumbnails(arguments, index.items(chosen), plane.points)
-    if plane.labels:
-        _print_groups(plane.groups, plane.labels)
-    print(f"{title}\n{'mosaic' if arguments.mosaic else 'projection'}: {arguments.output}")
-
-
-def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
-    """Return the most frequent content words of a linking model, and their embeddings."""
-    known = (word for word in linker.texts.words[:WORDS] if linker.texts.knows(word))
-    words = [word for word in known if not is_dimmed(word)]
-    rows = linker.encode_texts(words) if words else np.empty((0, linker.model.dimensions))
-    return words, rows
+        print(f"{title}\nmosaic: {arguments.output}")
+        return
+    groups, names = plane.groups, plane.labels
+    if arguments.topics is not None:
+        groups, found = group_images(index, chosen, arguments.topics, arguments.seed)
+        names = tuple(found)
+    draw_projection(arguments.output, plane.points, groups, names, title, plane.meaning)
+    _print_groups(groups, names)
+    print(f"{title}\nprojection: {arguments.output}")
 
 
 def _embed_sentences(arguments: argparse.Namespace, linker: "Linker") -> tuple[str, np.ndarray]:
-    """Return the number of sentences drawn, in words, and their embeddings (N, E)."""
+    """Return how many sentences are drawn, such as "20 of 300", and their embeddings (N, E)."""
     sentences = [sentence for sentence, _ in read_sentences(arguments.texts, None)]
     known = [sentence for sentence in sentences if linker.texts.knows(sentence)]
     if not known:
         raise InputError(
-            f"{arguments.texts} has no sentence with a word that is known to the model of "
+            f"no sentence of {arguments.texts} has a word that is known to the model of "
             f"{arguments.index}; pass other sentences"
         )
     drawn = [known[i] for i in _sample(len(known), arguments.limit, arguments.seed)]
@@ -264,7 +245,7 @@ def _draw_mosaic(
     arguments: argparse.Namespace, index: "Index", chosen: np.ndarray, what: str
 ) -> None:
     if index.kind != "images":
-        raise InputError(f"{arguments.index} contains texts, which have no mosaic; omit --mosaic")
+        raise InputError(f"{arguments.index} contains texts, not images; omit --mosaic")
     check_side(len(chosen), arguments.mosaic)
     vectors = np.asarray(index.rows[chosen], np.float32)
     points = project(vectors, arguments.method, arguments.seed)
@@ -291,7 +272,10 @@ def _draw_thumbnails(
     with bar:
         missing = draw_mosaic(arguments.output, points, load, arguments.mosaic)
     if missing:
-        print(f"{len(missing)} images could not be read and are grey", file=sys.stderr)
+        print(
+            f"{len(missing):,} of {len(images):,} images could not be read and are drawn in grey",
+            file=sys.stderr,
+        )
 
 
 def _print_groups(groups: np.ndarray, labels: Sequence[str]) -> None:
@@ -302,7 +286,7 @@ def _print_groups(groups: np.ndarray, labels: Sequence[str]) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.index is None and arguments.texts is None:
-        raise InputError("nothing to draw; pass an index, or a file of sentences as --texts")
+        raise InputError("there is nothing to draw; pass an index, or sentences with --texts")
     if arguments.topics is not None and not 1 <= arguments.topics <= MAX_GROUPS:
         raise InputError(f"--topics must be between 1 and {MAX_GROUPS}, got {arguments.topics}")
     if arguments.limit < 1:
@@ -318,17 +302,18 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _check_combination(arguments: argparse.Namespace) -> None:
     indexed, texts = arguments.index is not None, arguments.texts is not None
+    no_texts, no_index = "an index without --texts", "--texts without an index"
     needs = {
-        "--mosaic": (arguments.mosaic is not None, indexed and not texts, "an index only"),
-        "--center": (arguments.center, indexed and texts, "an index and --texts"),
-        "--column": (arguments.column is not None, not indexed, "--texts only"),
-        "--text-vectors": (arguments.text_vectors is not None, not indexed, "--texts only"),
-        "--labels": (arguments.labels is not None, indexed and not texts, "an index only"),
-        "--diversity": (arguments.diversity, indexed and not texts, "an index only"),
+        "--mosaic": (arguments.mosaic is not None, indexed and not texts, no_texts),
+        "--center": (arguments.center, indexed and texts, "both an index and --texts"),
+        "--column": (arguments.column is not None, not indexed, no_index),
+        "--text-vectors": (arguments.text_vectors is not None, not indexed, no_index),
+        "--labels": (arguments.labels is not None, indexed and not texts, no_texts),
+        "--diversity": (arguments.diversity, indexed and not texts, no_texts),
     }
     for flag, (is_given, has_effect, needed) in needs.items():
         if is_given and not has_effect:
-            raise InputError(f"{flag} needs {needed}; leave it out, or pass {needed}")
+            raise InputError(f"{flag} needs {needed}; omit {flag}, or pass {needed}")
     grouped = {
         "--column": arguments.column is not None,
         "--mosaic": arguments.mosaic is not None,
@@ -336,7 +321,13 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     }
     for other, is_given in grouped.items():
         if is_given and arguments.topics is not None:
-            raise InputError(f"--topics has no effect with {other}; leave one of them out")
+            raise InputError(f"--topics has no effect with {other}; omit --topics")
+    needs_model = arguments.mosaic is None or arguments.labels or arguments.diversity
+    if arguments.checkpoint is not None and not needs_model:
+        raise InputError(
+            "--checkpoint has no effect with --mosaic, which needs a model only with --labels "
+            "or --diversity; omit --checkpoint"
+        )
 
 
 def _of_all(drawn: int, count: int) -> str:
@@ -348,41 +339,6 @@ def _method(name: str, drawn: int) -> str:
 
 
 def _sample(count: int, limit: int, seed: int) -> np.ndarray:
-    """Return at most `limit` of the numbers below `count`, a random sample in order."""
+    """Return a random sample of at most `limit` integers below `count`, in increasing order."""
     chosen = np.random.default_rng(seed).permutation(count)[:limit]
     return np.asarray(np.sort(chosen))
-
-
-def _vectors(
-    source: Path | TextVectorOptions, sentences: Sequence[str], chosen: np.ndarray
-) -> np.ndarray:
-    """Return the vectors (N, Y) of the chosen sentences, and print a note on unknown words.
-
-    source: a linking run or checkpoint, or options of an encoder fitted on the chosen sentences.
-    """
-    from ..linker import Linker
-    from ..tasks.linking.text_vectors import encode_rows, fit_sentence_encoder
-
-    drawn = [sentences[i] for i in chosen]
-    if isinstance(source, Path):
-        linker = Linker.from_pretrained(source)
-        vectors, _ = linker.encode_texts(drawn, on_unknown="return")
-        note = describe_unknown_words(linker.texts.unknown_words, drawn)
-    else:
-        encoder = fit_sentence_encoder(source, drawn, len(sentences), fingerprint="")
-        vectors = encode_rows(encoder, chosen.tolist(), drawn)
-        has_rows = any(isinstance(part, GivenRows) for part in flatten_parts(encoder))
-        note = "" if has_rows else describe_unknown_words(encoder.unknown_words, drawn)
-    if note:
-        print(note, file=sys.stderr)
-    return vectors
-
-
-def _groups_of_values(values: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """Return the group of each value (N,), and the names of the groups.
-
-    There is one group for each of the most frequent values; other values have the group -1.
-    """
-    frequent = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS]
-    index = {value: group for group, (value, _) in enumerate(frequent)}
-    return np.array([index.get(value, -1) for value in values]), list(index)

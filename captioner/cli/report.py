@@ -1,4 +1,4 @@
-"""`captioner report`: evaluate a model and write an HTML report."""
+"""`captioner report`: evaluate a captioning model and write an HTML report."""
 
 import argparse
 from dataclasses import replace

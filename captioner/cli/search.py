@@ -14,7 +14,7 @@ from ..options import add_options, from_named, option_names
 from ..retrieval.index_files import KINDS, is_index
 from ..retrieval.painting import PRESETS, parse_layer
 from ..retrieval.query import Query, parse
-from ..retrieval.reranking import SAMPLE, RerankOptions
+from ..retrieval.reranking import RerankOptions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,16 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "query",
         nargs="*",
         metavar="QUERY",
-        help="query, such as 'dog + beach - ball', after the index to search [the last one written "
-        "here]",
+        help="query, such as 'dog + beach - ball', optionally preceded by the index to search [the "
+        "last index written in this directory]",
     )
     parser.add_argument(
         "--paint",
         action="append",
         default=[],
         metavar="WORD=PLACE",
-        help=f"spatial models: where a word should be ({', '.join(PRESETS)}), or with -WORD where "
-        "it should not; may be repeated, and combined with a query",
+        help=f"spatial models: where a word should be ({', '.join(PRESETS)}) or, with -WORD, "
+        "should not be; may be repeated, and combined with a query",
     )
     parser.add_argument(
         "--top", type=int, default=10, metavar="INT", help="number of results [%(default)s]"
@@ -59,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="RUN",
         help="new location of the index's checkpoint, if it has moved",
+    )
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="search only the nearest clusters of rows; needs captioner index --approximate",
     )
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.add_argument(
@@ -73,8 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="PATH",
-        help="directory of stored features of the captioner that re-ranks "
-        f"[{CHECKPOINTS / '.cache'}]",
+        help=f"directory of stored features of the models that re-rank [{CHECKPOINTS / '.cache'}]",
     )
 
 
@@ -91,8 +95,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     directory = Path(given[0]) if given else find_last_index(Path())
     if not given:
-        print(f"index: {directory}, the last one written here", file=sys.stderr)
-    index = Index.open(directory, arguments.checkpoint, device=arguments.device)
+        print(f"index: {directory}, the last one written in this directory", file=sys.stderr)
+    index = Index.open(
+        directory,
+        arguments.checkpoint,
+        device=arguments.device,
+        approximate=arguments.approximate,
+    )
     if query is None or layers:
         best = index.paint(layers, query, arguments.top)
     else:
@@ -115,8 +124,8 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{hit.score:.3f}\t{hit.item.encode('utf-8', 'replace').decode()}")
     if arguments.html:
         scores = "scores" if layers else "cosine similarities"
-        if options.rerank is not None:
-            scores = f"scores, re-ranked by {options.rerank}"
+        if options.rerank:
+            scores = f"scores, re-ranked by {' + '.join(map(str, options.rerank))}"
         count = f"{len(hits)} of {len(index):,} {index.kind}"
         note = f"The best {count} in {directory}, with their {scores}."
         _write_page(arguments.html, described, query, note, hits, index.kind)
@@ -124,46 +133,47 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _split(words: Sequence[str], *, painted: bool) -> "tuple[list[str], Query | None]":
-    """Return the index, if it was passed, and the query; a painting needs no query."""
+    """Split the arguments into [index] or [], and the query, which is None for a painting alone.
+
+    Raises InputError if there is neither a query nor a painting.
+    """
     *given, text = words or [""]
     if not words or (not given and is_index(Path(text))):
         if painted:
             return list(words), None
         raise InputError(
-            f"the query is missing: pass it after the index, {text}"
+            f"the query is missing; pass it after the index {text}, or a painting such as "
+            "--paint=dog=left"
             if words
-            else "the query is missing: pass it, or a painting such as --paint=dog=left"
+            else "the query is missing; pass it, or a painting such as --paint=dog=left"
         )
     return given, parse(text)  # mistakes show before torch is imported
 
 
 def _read_options(arguments: argparse.Namespace) -> RerankOptions:
-    """Return the options of re-ranking; raise InputError for contradictory arguments."""
+    """Return the re-ranking options; raise InputError for invalid or contradictory arguments."""
     if arguments.top < 1:
         raise InputError(f"--top must be at least 1, got {arguments.top}")
     values = {name: getattr(arguments, name) for name in option_names(RerankOptions)}
     options = from_named(RerankOptions, {k: v for k, v in values.items() if v is not None})
-    if arguments.cache is not None and options.rerank is None:
+    if arguments.cache is not None and not options.rerank:
         raise InputError("--cache needs --rerank")
-    if arguments.paint and options.rerank is not None:
+    if arguments.paint and options.rerank:
         raise InputError("--paint and --rerank cannot be combined; omit one of them")
+    if arguments.paint and arguments.approximate:
+        raise InputError("--paint always searches all images; omit --approximate")
     return options
 
 
 def _load_reranker(
     options: RerankOptions, arguments: argparse.Namespace, kind: str
 ) -> "Reranker | None":
-    if options.rerank is None:
+    if not options.rerank:
         return None
-    from ..captioner import Captioner
-    from ..evaluation.inputs import sample_training_images
-    from ..reranker import Reranker
+    from ..evaluation.rerankers import load_reranker
 
-    captioner = Captioner.from_pretrained(options.rerank, arguments.device)
     cache = arguments.cache or CHECKPOINTS / ".cache"
-    needs_sample = kind == "texts"
-    sample = sample_training_images(captioner.config, cache, SAMPLE) if needs_sample else ()
-    return Reranker(captioner, weight=options.rerank_weight, sample=sample, cache=cache)
+    return load_reranker(options, cache, arguments.device, ranks_texts=kind == "texts")
 
 
 def _shown(path: str) -> str:

@@ -1,4 +1,4 @@
-"""`captioner serve`: caption and search images over HTTP."""
+"""`captioner serve`: caption images, and search images and texts, over HTTP."""
 
 import argparse
 from dataclasses import fields
@@ -19,7 +19,7 @@ GROUPS: dict[str, type] = {
     "runtime": RuntimeOptions,
 }
 NAMES = [field.name for group in GROUPS.values() for field in fields(group)]
-NOTE = "With an index, the first page searches; a captioner is optional."
+NOTE = "With an index, the start page is the search page, and a captioner is optional."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="captioner, or the moved checkpoint of an index",
+        help="run of a captioner, or an index's model if moved",
     )
     parser.add_argument(
         "--index",

@@ -22,7 +22,7 @@ SYSTEMS = tuple(task.name for task in TASKS)
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
-    """Add the flags of the task that the command line `words` chooses by --system or --config.
+    """Add the flags of the task that --system or --config selects in the command line `words`.
 
     Flags that are not passed are None in the parsed arguments.
     """
@@ -49,7 +49,8 @@ def _foreign_flag(flag: str, task: Task) -> str:
     systems = [each.name for each in TASKS if flag in _flags(each)]
     if not systems or task.name in systems:
         return ""
-    return f"{flag} has no effect with --system {task.name}; it belongs to {' and '.join(systems)}"
+    choices = " or ".join(systems)
+    return f"{flag} has no effect with --system {task.name}; omit it, or use --system {choices}"
 
 
 def _flags(task: Task) -> set[str]:
@@ -65,13 +66,20 @@ def describe(task: Task) -> str:
     groups: dict[str, Mapping[str, object]] = {"--encoder small_cnn": small_cnn}
     groups |= {f"--recipe {name}": values for name, values in task.recipes.items()}
     for chosen, values in groups.items():
-        flags = (f"--{name.replace('_', '-')} {value}" for name, value in values.items())
+        flags = (_flag(name, value) for name, value in values.items())
         text += f" With {chosen}, the defaults are {' '.join(flags)}."
     return f"Train a model.\n{fill(text, 79, break_on_hyphens=False)}"
 
 
+def _flag(name: str, value: object) -> str:
+    """Return an option as it is written on the command line."""
+    if isinstance(value, bool):
+        return flag_of(name if value else f"no_{name}")
+    return f"{flag_of(name)} {' '.join(value) if isinstance(value, tuple) else value}"
+
+
 def chosen_task(words: Sequence[str]) -> Task:
-    """Return the task that a command line chooses; captioning for none or an unknown task."""
+    """Return the task that a command line selects; captioning for none or an unknown task."""
     scanner = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     scanner.add_argument("--system")
     scanner.add_argument("--config", type=Path)
@@ -88,7 +96,7 @@ def chosen_task(words: Sequence[str]) -> Task:
 
 
 def chosen_recipe(words: Sequence[str], task: Task) -> str | None:
-    """Return the recipe that a command line chooses by --recipe; None if the task has none such."""
+    """Return the recipe that --recipe selects; None if it is not passed or not one of the task."""
     scanner = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     scanner.add_argument("--recipe", type=str.lower)
     try:

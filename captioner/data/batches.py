@@ -169,10 +169,14 @@ def epoch_order(
     shuffled. Every batch has at least `processes` images, so that each process gets one.
     groups: the tar file of each image, or empty if the images are not in tar files. If groups are
     given, their order is shuffled, but images and batches are shuffled only within chunks of about
-    `window` images, so that each file is read once from beginning to end.
+    `window` images, so that each file needs to be read only once.
     The order depends only on the arguments. Raises InputError if there are fewer images than
-    processes.
+    processes, or fewer images per batch than processes.
     """
+    if batch_size < processes:
+        raise InputError(
+            f"batch_size must be at least the number of processes, {processes}, got {batch_size}"
+        )
     generator = random.Random(f"{seed}/{epoch}")
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(groups or range(len(captions))):
@@ -193,13 +197,14 @@ def epoch_order(
 
 
 def _merge_small(batches: list[list[int]], minimum: int) -> list[list[int]]:
-    """Append batches of fewer than `minimum` images to the last larger batch."""
+    """Append the images of batches with fewer than `minimum` images to the last other batch."""
     small = [batch for batch in batches if len(batch) < minimum]
     batches = [batch for batch in batches if len(batch) >= minimum]
     if not batches:
         count = sum(map(len, small))
         raise InputError(
-            f"{count} images are too few for {minimum} processes; start at most {count} processes"
+            f"{minimum} processes need at least {minimum} images, got {count}; start fewer "
+            "processes, or add images"
         )
     for batch in small:
         batches[-1] = batches[-1] + batch

@@ -1,8 +1,9 @@
 """Reading captions from files in common formats, by image id or as a plain list.
 
-The formats are COCO results (a list of objects) and COCO annotations (.json), JSON lines (.jsonl)
-and tables with a header (.csv, .tsv). Column names are the same as in data sets. A plain list may
-also be a text file with one caption per line. Images and splits are not read.
+The formats are JSON (COCO results or another list of objects, COCO annotations, or an object that
+maps image names to captions), JSON Lines (.jsonl, .ndjson), and tables with a header (.csv, .tsv).
+Column names are the same as in data sets. A plain list may also be a text file with one caption
+per line. Images and splits are not read.
 """
 
 from collections import Counter
@@ -44,10 +45,12 @@ def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[
     Captions that VizWiz marks as rejected or precanned are left out. notes: a list to which
     notes on how the file was read are appended.
 
-    Each row has an `image_id`, `file_name`, `image` or `id`, and a `caption` or `text`, which may
-    be a list. A string id of at most 18 digits without leading zeros is converted to an integer.
-    Raises InputError, with the file and the row, for a malformed row, for image or caption ids
-    listed twice in COCO annotations, and for captions of images that are not listed there.
+    Each row has an id or a name of its image, in a column such as `image_id`, `file_name` or `id`,
+    and a caption, or a list of captions, in a column such as `caption` or `text`. A string id of at
+    most 18 digits without leading zeros is converted to an integer.
+    Raises InputError if the file cannot be read or has no such format, for a malformed row, for
+    image or caption ids listed twice in COCO annotations, and for captions of images that are not
+    listed there.
     """
     path = Path(path)
     try:
@@ -56,15 +59,9 @@ def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[
         content = read_json(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+    if _is_annotations(content):
         return _read_annotations(path, content, [] if notes is None else notes)
-    objects = rows_of(content)
-    if objects is not None:
-        return _group_by_image(_located_objects(path, objects))
-    raise InputError(
-        f"{path} has no captions: it must be a list of objects or COCO annotations; "
-        "other formats need the extension .jsonl, .csv or .tsv"
-    )
+    return _group_by_image(_located_objects(path, _json_rows(path, content)))
 
 
 def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[str, str]]:
@@ -74,14 +71,14 @@ def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[st
     need not name an image. Blank captions are skipped. column: name of a column, in upper or lower
     case, that contains text, numbers or Booleans, which are returned as text; if it is None, every
     value is "". Raises InputError if the file cannot be read, or if a row lacks a caption or a
-    value in the column.
+    value in the column, or if there are no captions. Captions that VizWiz marks are included.
     """
     path = Path(path)
     name = None if column is None else column.strip().lower()
     if name is not None and path.suffix.lower() not in (*TABLES, ".json"):
         raise InputError(
-            f"{path} is plain text without columns; choose a .csv, .tsv or .jsonl file, or omit "
-            "the column"
+            f"{path} is plain text without columns; choose a .csv, .tsv, .jsonl or .json file, or "
+            "omit column"
         )
     try:
         pairs = [
@@ -93,14 +90,16 @@ def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[st
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if not pairs:
-        raise InputError(f"{path} has no captions")
+        raise InputError(f"{path} has no captions; choose another file")
     return pairs
 
 
 def split_sentences(content: bytes, name: str) -> list[str]:
-    """Return the lines of text in `content` that are not blank.
+    """Return the captions in `content`, one per line; blank lines are skipped.
 
-    name: name of the content in messages. Raises InputError for a line that is not valid text.
+    A line that is a list of strings, as written by JSON or Python, contains several captions. name:
+    how error messages refer to the content. Raises InputError for content that is not UTF-8 and
+    for a line that is a list but cannot be parsed.
     """
     return [
         caption
@@ -114,7 +113,7 @@ def read_predictions(path: Path | str) -> dict[Id, str]:
     """Return the caption of each image; raise InputError unless each image has exactly one."""
     captions = read_caption_file(path)
     if not captions:
-        raise InputError(f"{path} has no captions")
+        raise InputError(f"{path} has no captions; choose another file")
     wrong = [image_id for image_id, texts in captions.items() if len(texts) != 1]
     if wrong:
         raise InputError(
@@ -149,8 +148,9 @@ def normalise_id(value: Any) -> Id:
     "7" and 7 are the same id; "07", "7.jpg" and strings of 19 or more digits remain text.
     """
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise ValueError(f"{value!r} is not an id; use an integer or text")
-    str(value).encode()  # raises UnicodeEncodeError, a ValueError, for JSON's lone surrogates
+        raise ValueError(f"{value!r} is not an id; use an integer, or text that is not empty")
+    if isinstance(value, str) and (reason := text_problem(value)):
+        raise ValueError(f"the id {value!r} {reason}; correct it")
     if (
         isinstance(value, str)
         and value.isascii()
@@ -180,13 +180,17 @@ def match(
     }
     listing = "; ".join(f"{_list_ids(ids)} {reason}" for reason, ids in unmatched.items() if ids)
     if not both:
-        raise InputError(f"no image has both a caption and references: {listing or 'no images'}")
+        raise InputError(
+            f"no image has both a caption and references: {listing or 'there are no images'}; use "
+            "the same image ids for both"
+        )
     if listing and not allow_missing:
         raise InputError(
             f"captions and references do not match: {listing}; "
             "pass --allow-missing to score the rest"
         )
-    note = f"note: {len(both)} images are scored; {listing}" if listing else ""
+    scored = "1 image is" if len(both) == 1 else f"{len(both)} images are"
+    note = f"note: {scored} scored; {listing}" if listing else ""
     return {id: captions[id] for id in both}, {id: references[id] for id in both}, note
 
 
@@ -197,20 +201,32 @@ def _sentence_rows(path: Path) -> Iterator[LocatedRow]:
         yield from _read_rows(path, ())
     elif suffix == ".json":
         content = read_json(path)
-        rows = content.get("annotations") if isinstance(content, dict) else content
-        if not isinstance(rows, list):
-            raise InputError(
-                f"{path} has no captions: it is not a list of objects or COCO annotations; choose "
-                "another file"
-            )
+        rows = content["annotations"] if _is_annotations(content) else _json_rows(path, content)
         yield from _located_objects(path, rows)
     else:
         for number, line in enumerate(read_lines(path), start=1):
             yield SourceLocation(path, number), {"caption": line}
 
 
+def _is_annotations(content: Any) -> bool:
+    """Return whether the content of a JSON file is COCO annotations."""
+    return isinstance(content, dict) and isinstance(content.get("annotations"), list)
+
+
+def _json_rows(path: Path, content: Any) -> list[Any]:
+    """Return the rows of a JSON file that is not COCO annotations."""
+    rows = rows_of(content)
+    if rows is None:
+        raise InputError(
+            f"{path} has no captions: as JSON, it must be a list of objects, an object that maps "
+            "image names to captions, or COCO annotations; other formats need the extension "
+            ".jsonl, .csv or .tsv"
+        )
+    return rows
+
+
 def _value(location: SourceLocation, row: Mapping[str, Any], name: str) -> str:
-    """Return the value of a column as text."""
+    """Return the value of a column as text; raise InputError if it is missing or not a scalar."""
     if not isinstance(row.get(name), str | int | float):
         raise InputError(
             f"{location}: expected text or a number in the column {name!r}, got "
@@ -225,7 +241,7 @@ def _value(location: SourceLocation, row: Mapping[str, Any], name: str) -> str:
 
 
 def _read_rows(path: Path, images: Collection[str]) -> Iterator[LocatedRow]:
-    """Yield the rows of JSON lines or a table; raise InputError at the first problem."""
+    """Yield the rows of a JSON Lines file or a table; raise InputError at the first problem."""
     result = ReadResult()
     for row in table_rows(path, result, images):
         _raise_first(result)
@@ -279,7 +295,7 @@ def _missing_key(
     location: SourceLocation, row: Mapping[str, Any], keys: Sequence[str]
 ) -> InputError:
     return InputError(
-        f"{location}: expected one of the keys {', '.join(keys)}, got {str(row)[:80]}"
+        f"{location}: expected one of the keys {', '.join(keys)}, got {str(row)[:80]}; add one"
     )
 
 
@@ -306,8 +322,8 @@ def _read_annotations(path: Path, content: dict[str, Any], notes: list[str]) -> 
     if unlisted:
         ids = sorted(unlisted, key=str)
         raise InputError(
-            f"{path} has captions of {_list_ids(ids)} that are not in its list of images; add "
-            "the images, or remove the captions"
+            f"{path} has captions of images that it does not list: {_list_ids(ids)}; list the "
+            "images, or remove the captions"
         )
     return {id: captions.get(id, []) for id in image_ids}
 

@@ -1,15 +1,18 @@
-"""Conversion of a data set in any format to JSONL."""
+"""Conversion of a data set in any format to JSONL, of captions or of labelled texts."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from ..atomic_io import atomic_write
 from ..errors import InputError
 from .dataset import CaptionData, Example
+from .formats.relations import RELATIONS
+from .relations import with_relations
 from .storage import files as storage
 from .storage.location import Location
 
@@ -23,7 +26,26 @@ def write_jsonl(data: CaptionData, directory: Path) -> Path:
     server, `images` is a directory with copies of all images instead. Returns the path of the JSONL
     file. Raises InputError if that file or `images` already exists.
     """
-    target, link = directory / "captions.jsonl", directory / IMAGES
+    return _write(data, directory / "captions.jsonl", _caption_rows)
+
+
+def write_relations(data: CaptionData, directory: Path) -> Path:
+    """Write labelled texts as `directory`/relations.jsonl, one text per line.
+
+    Labels are generated as by `with_relations` if the data set has none. The images, the result and
+    errors are as in `write_jsonl`.
+    """
+    return _write(with_relations(data), directory / RELATIONS, _relation_rows)
+
+
+def _write(
+    data: CaptionData, target: Path, rows_of: Callable[[Example, str], list[dict[str, Any]]]
+) -> Path:
+    """Write the rows of all examples to `target`, and link to the images beside it.
+
+    rows_of(example, name): the rows of an example; name: of its image, relative to `target`.
+    """
+    directory, link = target.parent, target.parent / IMAGES
     for path in (target, link):
         if path.exists() or path.is_symlink():
             raise InputError(f"{path} already exists; choose another directory")
@@ -34,7 +56,11 @@ def write_jsonl(data: CaptionData, directory: Path) -> Path:
         place.relative_to(base).joinpath(*example.path.parts[len(parent.parts) :])
         for example, parent, place in zip(data.examples, parents, absolute, strict=True)
     ]
-    lines = [_row(example, name) for example, name in zip(data.examples, names, strict=True)]
+    lines = [
+        json.dumps(row, ensure_ascii=False) + "\n"
+        for example, name in zip(data.examples, names, strict=True)
+        for row in rows_of(example, (IMAGES / name).as_posix())
+    ]
     directory.mkdir(parents=True, exist_ok=True)
     if any(isinstance(parent, Location) for parent in parents):
         _copy(data.examples, [link / name for name in names])
@@ -44,14 +70,19 @@ def write_jsonl(data: CaptionData, directory: Path) -> Path:
     return target
 
 
-def _row(example: Example, name: Path) -> str:
-    row = {
-        "image_id": example.id,
-        "image": (IMAGES / name).as_posix(),
-        "captions": example.captions,
-        "split": example.split,
-    }
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def _caption_rows(example: Example, name: str) -> list[dict[str, Any]]:
+    row = {"image_id": example.id, "image": name, "captions": example.captions}
+    return [{**row, "split": example.split}]
+
+
+def _relation_rows(example: Example, name: str) -> list[dict[str, Any]]:
+    return [
+        {
+            **{"image_id": example.id, "image": name, "split": example.split},
+            **{"text": text.split("\n"), "labels": dict(labels.values), "source": labels.source},
+        }
+        for text, labels in zip(example.captions, example.labels, strict=True)
+    ]
 
 
 def _copy(examples: Sequence[Example], targets: Sequence[Path]) -> None:

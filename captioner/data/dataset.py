@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from .formats.reading import Problem
+from .formats.reading import Problem, TextLabels
 from .storage import files as storage
 from .storage.location import Location
 
@@ -20,12 +20,16 @@ MAX_LISTED = 20  # maximum number of problems listed in a message
 
 @dataclass(frozen=True)
 class Example:
-    """An image file and its unmodified captions; `id` is unique within its split."""
+    """An image file and its unmodified captions; `id` is unique within its split.
+
+    labels: the relation of each caption to the image; empty if the data set has no such labels.
+    """
 
     id: int | str
     path: Path | Location
     captions: tuple[str, ...]
     split: str
+    labels: tuple[TextLabels, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,10 @@ class CaptionData:
     notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> list[Example]:
-        """Return the examples of the split `name`; raise InputError if there are none."""
+        """Return the examples of a split: train, val (or dev) or test.
+
+        Raises InputError if there are none, or if the name is unknown.
+        """
         name = split_name(name)
         chosen = [example for example in self.examples if example.split == name]
         if not chosen:
@@ -58,8 +65,8 @@ class CaptionData:
     def summary(self) -> str:
         """Summarise the data set in one line, followed by one line for each note.
 
-        The first line has the format, the numbers of images and captions in each split, and the
-        number of problems.
+        The first line has the path, the format, the numbers of images and captions in each split,
+        how splits were drawn, and the number of problems.
         """
         parts = [self.format]
         for split in SPLITS:
@@ -82,15 +89,21 @@ def split_name(name: str) -> str:
 
 
 def fingerprint(data: CaptionData) -> str:
-    """Return the SHA-256 of all ids, splits and captions; pixels are not included."""
+    """Return the SHA-256 of all ids, splits, captions and labels; pixels are not included."""
     digest = hashlib.sha256()
     for example in data.examples:
         digest.update(json.dumps([example.id, example.split, *example.captions]).encode())
+        if example.labels:
+            labels = [[each.source, dict(each.values)] for each in example.labels]
+            digest.update(json.dumps(labels).encode())
     return digest.hexdigest()
 
 
 def image_sizes(data: CaptionData) -> str:
-    """Return the SHA-256 of the sizes of all image files in bytes, used to detect changes."""
+    """Return the SHA-256 of all ids and of the image files' sizes in bytes, to detect changes.
+
+    The sizes of images on servers are not included.
+    """
     digest = hashlib.sha256()
     for example in data.examples:
         size = storage.size_on_disk(example.path) if isinstance(example.path, Path) else None

@@ -101,12 +101,13 @@ def _names_by_case(directory: Path, modified: int) -> dict[str, str]:  # noqa: A
 def decode_text(content: bytes, source: object) -> str:
     """Decode the content of a UTF-8 text file; a byte-order mark is dropped.
 
-    Bytes that are not UTF-8 become lone surrogates. Raises InputError, naming `source`, for UTF-16
-    and UTF-32, which Excel ("Unicode text") and PowerShell 5 write, and for a Git LFS pointer.
+    Bytes that are not UTF-8 become lone surrogates. Raises InputError, naming `source`, for a Git
+    LFS pointer, and for what seems to be UTF-32 or UTF-16, which Excel ("Unicode text") and
+    PowerShell 5 write.
     """
     refuse_pointer(content, source)
     if content.startswith(_MARKS) or 3 * content[:100].count(0) > len(content[:100]):
-        raise InputError(f"{source} is UTF-16, not UTF-8; save it as UTF-8")
+        raise InputError(f"{source} seems to be UTF-16 or UTF-32; save it as UTF-8")
     return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 

@@ -19,8 +19,8 @@ def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[st
     A source is a directory (all files below it with an image extension, sorted), a glob (all
     matches with an image extension, sorted), "-" (the paths in `listed`, one per line) or a file
     (with any name; it need not exist). Hidden files are ignored unless they are named explicitly.
-    Raises InputError for a directory or a glob without images and for a list in UTF-16, and OSError
-    for a directory that cannot be read.
+    Raises InputError for a directory or a glob without images and for a list in UTF-16 or UTF-32,
+    and OSError for a directory that cannot be read.
     """
     return list(dict.fromkeys(path for source in sources for path in _expand(source, listed)))
 
@@ -28,7 +28,8 @@ def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[st
 def part_of(images: Sequence[str], shard: str) -> Sequence[str]:
     """Return shard "i/n" of the images: every n-th image, starting with the i-th.
 
-    The n shards are disjoint, contain all images, and differ in length by at most one.
+    The n shards are disjoint, contain all images, and differ in length by at most one. Raises
+    InputError for a shard that is not written like this.
     """
     first, _, step = shard.partition("/")
     if not (first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
@@ -40,7 +41,7 @@ def unique_names(images: Sequence[str]) -> dict[str, str]:
     """Return a unique name for each path, without directory and extension.
 
     The name is the file's stem; if several paths have the same stem, each path's index in the list
-    is appended.
+    is appended, and hyphens if another path has that name.
     """
     stems = [PurePath(image).stem for image in images]
     counts = Counter(stems)
@@ -77,7 +78,10 @@ def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
             yield path
     if not count:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"no images found for {source!r}; supported extensions are {suffixes}")
+        raise InputError(
+            f"no images found for {source!r}: no file has one of the extensions {suffixes}; choose "
+            "another directory or pattern"
+        )
 
 
 def _is_image(path: str) -> bool:

@@ -51,9 +51,10 @@ _large_images = threading.BoundedSemaphore(2)
 def load_image(image: ImageInput) -> Image.Image:
     """Load an image as a new, upright, 8-bit RGB image without metadata.
 
-    A path names a regular file or a member of a tar file (`x.tar/a.jpg`), and a string may also
-    be the URL of a member of a tar file on a server. Files may be JPEG, PNG, BMP, GIF, WebP or
-    TIFF images of at most 64 MB and 89 million pixels. Only the first frame of an animation is
+    A path names a regular file, a member of a tar file (`x.tar/a.jpg`) or an image in a Parquet
+    table (`x.parquet/00000007`); a string may also be the URL of a member of a tar file on a
+    server. Files may be JPEG, PNG, BMP, GIF, WebP or TIFF images of at most 64 MiB and 89 million
+    pixels. Only the first frame of an animation is
     used. EXIF orientation is applied; a broken EXIF block is ignored. 16-bit grey values are scaled
     by 1/257, transparent pixels are composited over white, and colour profiles are ignored. Tensors
     have the shape `(3, H, W)` and are uint8 in [0, 255] or float in [0, 1]; arrays have the shape
@@ -79,11 +80,11 @@ def load_image(image: ImageInput) -> Image.Image:
 def load_reduced(
     path: str | Path | Location, side: int, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Load the image at a path by the rules of `load_image`, scaled down to fit into a square.
+    """Load an image file as `load_image` does, scaled down to fit into a square.
 
     side: maximum width and height of the result in pixels; a smaller image keeps its size. JPEG
     files are decoded at a reduced size, and at most two large images are decoded at the same time,
-    so that many threads need little memory. max_pixels: maximum number of pixels of the file.
+    so that many threads need little memory. max_pixels: maximum number of pixels in the file.
     Raises InputError as `load_image` does.
     """
     place = storage.parse_location(path) if isinstance(path, str) else path
@@ -105,9 +106,9 @@ class Transform:
     The whole image is squashed to S x S (bicubic, antialiased). Nothing is cropped, flipped or
     padded, so that the feature grid covers the whole image and attention can be drawn over it.
     Values are scaled to [0, 1] and normalised per channel by `mean` and `std`, which default to
-    ImageNet's. InputError is raised for sizes over 4096, means outside [-1000, 1000] and deviations
-    outside [0.001, 1000]. `Transform(**json.loads(json.dumps(asdict(transform))))` equals
-    `transform`.
+    ImageNet's. InputError is raised for sizes that are not integers from 1 to 4096, means outside
+    [-1000, 1000] and standard deviations outside [0.001, 1000].
+    `Transform(**json.loads(json.dumps(asdict(transform))))` equals `transform`.
     """
 
     size: int
@@ -122,7 +123,9 @@ class Transform:
             if len(values) != 3:
                 raise InputError(f"{name} must have 3 values (red, green, blue), got {len(values)}")
             if not all(lowest <= value <= MAX_VALUE for value in values):  # NaN is not
-                raise InputError(f"{name} must be from {lowest} to {MAX_VALUE}, got {values}")
+                raise InputError(
+                    f"the values of {name} must be from {lowest} to {MAX_VALUE}, got {values}"
+                )
             object.__setattr__(self, name, values)
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
@@ -140,7 +143,7 @@ class Transform:
         return torch.from_numpy(pixels)
 
     def squash(self, image: Image.Image) -> Image.Image:
-        """Resize an image to S x S; transforming the result gives the same tensor."""
+        """Resize an image to S x S; the result has the same transform as the image itself."""
         if image.size == (self.size, self.size):
             return image
         # In one call, Pillow 13 would resize tall images vertically first, which rounds and clips
@@ -177,7 +180,9 @@ def _read(
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, which differs from ours
-        raise InputError(f"{where}: too many pixels: {error}") from error
+        raise InputError(
+            f"{where}: too many pixels: {str(error).rstrip('.')}; shrink the image"
+        ) from error
     except Exception as error:  # decoders raise nearly any exception for broken files
         raise InputError(
             f"{where}: cannot be read: {str(error) or type(error).__name__}"
@@ -295,7 +300,7 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
 def _from_tensor(tensor: torch.Tensor) -> Image.Image:
     if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
         raise InputError(
-            f"an image tensor must have the shape (3, H, W), got {tuple(tensor.shape)}"
+            f"an image tensor must have the nonempty shape (3, H, W), got {tuple(tensor.shape)}"
         )
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
@@ -312,7 +317,9 @@ def _from_tensor(tensor: torch.Tensor) -> Image.Image:
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise InputError(f"an image array must have the shape (H, W, 3), got {array.shape}")
+        raise InputError(
+            f"an image array must have the nonempty shape (H, W, 3), got {array.shape}"
+        )
     if array.dtype != np.uint8:
         raise InputError(f"an image array must be uint8, got {array.dtype}")
     return Image.fromarray(array)
@@ -322,8 +329,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _quiet() -> Iterator[None]:
     """Suppress Pillow's warnings and log messages while headers and metadata are read.
 
-    Filters are global to the process, so only one thread at a time may change them; pixels are
-    decoded outside the lock.
+    Warning filters are global to the process, so only one thread at a time may change them; pixels
+    are decoded outside the lock, except those of TIFF files.
     """
     log = logging.getLogger("PIL.TiffImagePlugin")  # the only decoder that logs errors
     with _filters_lock, warnings.catch_warnings():

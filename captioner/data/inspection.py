@@ -20,6 +20,7 @@ from ..text.tokenizer import WORDS, Tokenizer, one_word_note
 from .dataset import SPLITS, CaptionData, Example, problem_lines, problems_error
 from .formats.reading import Problem, SourceLocation
 from .readers import READERS
+from .relations import describe_labels
 from .storage import files as storage
 from .storage.location import Location, UnreachableError
 
@@ -48,6 +49,7 @@ def describe_data(data: CaptionData, tokenizer: Tokenizer = WORDS) -> str:
             *(f"note: {note}" for note in pointer_notes(data.examples)),
             *(f"note: {note}" for note in copies_notes(data.examples)),
             *_words(training, tokenizer),
+            *describe_labels(data.examples),
             f"problems: {len(data.problems) or 'none'}",
             *(f"  {line}" for line in problem_lines(data.problems)),
         ]
@@ -91,14 +93,14 @@ def _words(examples: Iterable[Example], tokenizer: Tokenizer) -> list[str]:
 
 
 def pointer_notes(examples: Iterable[Example]) -> list[str]:
-    """Return a note if images are Git LFS pointers, which only reading them would reveal."""
+    """Return a note if image files are in fact Git LFS pointers; files on servers are not read."""
     local = (e.path for e in examples if isinstance(e.path, Path) and e.path.is_file())
     small = (path for path in local if path.stat().st_size < POINTER_SIZE)
     if not (pointers := [path for path in small if is_pointer(path.read_bytes())]):
         return []
     return [
-        f"{len(pointers):,} image files are Git LFS pointers, such as {pointers[0]}; run git lfs "
-        "pull in their repository"
+        f"Git LFS pointers instead of images: {len(pointers):,}, such as {pointers[0]}; run git "
+        "lfs pull in their repository"
     ]
 
 
@@ -119,10 +121,11 @@ def copies_notes(examples: Sequence[Example]) -> list[str]:
     ]
     if not pairs:
         return []
-    shown = [f"{copy.path} and {original.path}" for copy, original in pairs[:3]]
-    files = "1 image" if len(pairs) == 1 else f"{len(pairs):,} images"
+    shown = [f"{copy.path} = {original.path}" for copy, original in pairs[:3]]
+    several = len(pairs) > 1
+    files = f"{len(pairs):,} images of val or test are" if several else "1 image of val or test is"
     return [
-        f"{files} in val or test with the same content as an image in train: "
+        f"{files} also in train, with the same content: "
         + "; ".join(shown)
         + ("; ..." if len(pairs) > len(shown) else "")
     ]
@@ -142,7 +145,7 @@ def _groups_across_splits(
 
 
 def _ending(path: Path) -> bytes:
-    """Return the last bytes of a file, which differ sooner than the first."""
+    """Return the last bytes of a file, which are less often equal than the first ones."""
     if storage.container(path) != path:
         return storage.read(path)[-ENDING:]
     with path.open("rb") as file:
@@ -237,4 +240,6 @@ def _remember(memo: Path, stamps: Sequence[str]) -> None:
         with memo.open("ab") as file:
             file.write("".join(f"\n{stamp}\n" for stamp in stamps).encode())
     except OSError as error:
-        raise InputError(f"the cache in {memo.parent} cannot be written: {error}") from error
+        raise InputError(
+            f"the cache in {memo.parent} cannot be written: {error}; choose another directory"
+        ) from error

@@ -1,4 +1,4 @@
-"""Labels of images, from captions or from tags, and which labels are held out from training.
+"""Labels of images, from captions or tags, and the labels that are held out from training.
 
 Shapes: I images, L labels.
 """
@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..text.content_words import families, is_content_word
 from ..text.tokenizer import plain_words
 from .dataset import Example
+from .formats.tags import BETWEEN
 
 FILE = "labels.json"
 AGREEMENT = 2  # captions of an image that must use a word; half of them if it has fewer than four
@@ -23,10 +24,10 @@ AGREEMENT = 2  # captions of an image that must use a word; half of them if it h
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """The labels of images.
+    """The labels of I images.
 
-    names (L,): the labels. present and unclear: for each of I images, the indices of the labels
-    that it has, and of those of which it is unclear; it has none of the others.
+    names (L,): the labels. present: for each image, the indices of its labels. unclear: for each
+    image, the indices of labels that may or may not apply to it. All other labels are absent.
     """
 
     names: tuple[str, ...]
@@ -34,7 +35,7 @@ class ImageLabels:
     unclear: tuple[np.ndarray, ...]
 
     def mentioned(self) -> np.ndarray:
-        """Return a matrix (I, L), bool: whether the label is present or unclear."""
+        """Return a matrix (I, L), bool: whether a label is present or unclear in an image."""
         matrix = np.zeros((len(self.present), len(self.names)), bool)
         for row, present, unclear in zip(matrix, self.present, self.unclear, strict=True):
             row[present] = row[unclear] = True
@@ -43,18 +44,21 @@ class ImageLabels:
 
 @dataclass(frozen=True)
 class LabelSplit:
-    """The labels of a data set, the most frequent first; held_out is never shown to the model."""
+    """The labels of a data set, the most frequent first in each of the two groups.
+
+    Images are trained with the `seen` labels, and never with those in `held_out`.
+    """
 
     seen: tuple[str, ...]
     held_out: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All labels."""
+        """All labels, the seen ones first."""
         return (*self.seen, *self.held_out)
 
     def save(self, directory: Path) -> None:
-        """Write the labels to FILE in an existing directory."""
+        """Write the labels to the file FILE in an existing directory."""
         content = json.dumps(asdict(self), ensure_ascii=False, indent=1)
         (directory / FILE).write_text(content + "\n", encoding="utf-8")
 
@@ -68,20 +72,21 @@ def load_labels(directory: Path) -> LabelSplit:
         if not seen or not all(isinstance(name, str) for name in (*seen, *held_out)):
             raise ValueError("seen and held_out must be lists of strings, and seen not empty")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{path} cannot be read: {error}; copy or download the checkpoint again"
+            f"{path} cannot be read: {reason}; copy or download the checkpoint again"
         ) from error
     return LabelSplit(seen, held_out)
 
 
-Words = tuple[frozenset[str], frozenset[str]]  # labels that an image has; labels that are unclear
+Words = tuple[frozenset[str], frozenset[str]]  # an image's labels; labels that are unclear for it
 
 
 def caption_words(examples: Sequence[Example]) -> list[Words]:
-    """Return the content words that each image has, and those of which it is unclear.
+    """Return, for each image, the content words that label it, and the words that are unclear.
 
-    An image has a word if at least two of its captions use it, or half of them if it has fewer
-    than four. A word that fewer captions use is unclear.
+    A word labels an image if at least two of its captions use it, or at least half of them if
+    there are fewer than four. A word that fewer captions use is unclear.
     """
     words = []
     for example in examples:
@@ -97,12 +102,18 @@ def caption_words(examples: Sequence[Example]) -> list[Words]:
 def tag_words(examples: Sequence[Example], tags: Mapping[str, Collection[str]]) -> list[Words]:
     """Return the tags of each image; no tag is unclear.
 
-    tags: tags by name of the image file, with or without directories. An image that is not listed
-    has no tags.
+    tags: the tags of each image by its path, its file name without directories, or its id; the
+    first of these that is listed is used. An image that is not listed has no tags.
     """
-    names = ((str(example.path), example.path.name, str(example.id)) for example in examples)
+    names = ((str(example.path), str(example.id), example.path.name) for example in examples)
     found = (next((tags[name] for name in each if name in tags), ()) for each in names)
     return [(frozenset(each), frozenset()) for each in found]
+
+
+def own_tags(examples: Sequence[Example]) -> list[Words]:
+    """Return the tags of each image of a data set that `formats.tags` has read."""
+    captions = (BETWEEN.join(example.captions) for example in examples)
+    return [(frozenset(caption.split(BETWEEN)), frozenset()) for caption in captions]
 
 
 def choose_labels(
@@ -110,24 +121,30 @@ def choose_labels(
 ) -> list[str]:
     """Return the labels that at least `minimum` images have, the most frequent first.
 
-    is_known(label): whether there is a vector of the label; others are left out. Raises InputError
-    if there are fewer than two labels.
+    is_known(label): whether the label has a vector; labels without one are left out. Raises
+    InputError if fewer than two labels remain.
     """
     counts = Counter(word for present, _ in words for word in present)
-    chosen = [(-n, word) for word, n in counts.items() if n >= minimum and is_known(word)]
+    frequent = [(-n, word) for word, n in counts.items() if n >= minimum]
+    if len(frequent) < 2:
+        raise InputError(
+            f"training needs at least 2 labels that occur in at least {minimum} images, got "
+            f"{len(frequent)}; lower --min-images, or add images"
+        )
+    chosen = [(n, word) for n, word in frequent if is_known(word)]
     if len(chosen) < 2:
         raise InputError(
-            f"training needs at least 2 labels, but {len(chosen)} occur in at least {minimum} "
-            "images; lower --min-images, or add images"
+            f"training needs at least 2 labels that occur in at least {minimum} images and have "
+            f"a vector, got {len(chosen)}; choose other --text-vectors, or lower --min-images"
         )
     return [word for _, word in sorted(chosen)]
 
 
 def split_labels(names: Sequence[str], share: float, seed: int) -> LabelSplit:
-    """Hold out a share of the labels, chosen by the seed.
+    """Split labels at random into seen and held-out ones; `share` is the fraction to hold out.
 
     Words with the same stem, such as "dog" and "dogs", are held out together; otherwise one would
-    reveal the other.
+    reveal the other. Slightly fewer labels than `share` may therefore be held out, but never more.
     """
     groups, held = families(names), set[str]()
     random.Random(f"labels/{seed}").shuffle(groups)
@@ -141,7 +158,7 @@ def split_labels(names: Sequence[str], share: float, seed: int) -> LabelSplit:
 
 
 def image_labels(words: Sequence[Words], names: Sequence[str]) -> ImageLabels:
-    """Return the labels of images, restricted to `names`."""
+    """Return the labels of images as indices into `names`; other labels are ignored."""
     index = {name: i for i, name in enumerate(names)}
 
     def ids(group: Collection[str]) -> np.ndarray:
@@ -149,3 +166,21 @@ def image_labels(words: Sequence[Words], names: Sequence[str]) -> ImageLabels:
 
     present, unclear = zip(*((ids(a), ids(b)) for a, b in words), strict=True)
     return ImageLabels(tuple(names), present, unclear)
+
+
+def exclude_relatives(labels: ImageLabels) -> ImageLabels:
+    """Make other forms of the words that an image has unclear, unless it has them, too.
+
+    An image of stars shows a star, even if no caption calls it that.
+    """
+    index = {name: i for i, name in enumerate(labels.names)}
+    relatives = {
+        index[name]: [index[other] for other in family]
+        for family in families(labels.names)
+        for name in family
+    }
+    unclear = []
+    for own, doubtful in zip(labels.present, labels.unclear, strict=True):
+        related = {other for i in (*own, *doubtful) for other in relatives[i]}
+        unclear.append(np.array(sorted(related - set(own.tolist())), np.int64))
+    return ImageLabels(labels.names, labels.present, tuple(unclear))

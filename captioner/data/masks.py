@@ -1,10 +1,11 @@
 """Masks of segmented images in the layout of Pascal VOC.
 
-    DIR/JPEGImages/NAME.jpg                the images, of any format
-    DIR/SegmentationClass/NAME.png         one per image: the class of each pixel, 255 for none
+    DIR/JPEGImages/NAME.jpg                the images, in any format
+    DIR/SegmentationClass/NAME.png         one mask per image: the class of each pixel
     DIR/ImageSets/Segmentation/SPLIT.txt   names of a split's images [all that have a mask]
-    DIR/classes.txt                        names of the classes from 1, one per line [VOC's]
+    DIR/classes.txt                        names of classes 1, 2, ..., one per line [VOC's classes]
 
+In a mask, 0 is background, and 255 is a pixel that is not scored, such as the border of an object.
 Shapes: (H, W) pixels.
 """
 
@@ -28,47 +29,52 @@ IMAGES, MASKS, LISTS, CLASSES = (
 
 @dataclass(frozen=True)
 class SegmentedImages:
-    """Images with the paths of their masks, in the same order; classes: names from class 1."""
+    """Images and their masks, in the same order. classes: the names of classes 1, 2, ..."""
 
     classes: tuple[str, ...]
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
 
     def read_mask(self, index: int, size: tuple[int, int]) -> np.ndarray:
-        """Return the mask (H, W), uint8, of an image.
+        """Return the mask (H, W), uint8, of the image at `index`.
 
-        size: (width, height) of the image. Raises InputError if the mask cannot be read, is not an
-        image of class numbers, has another size, or contains a class without a name.
+        size: (width, height) of the image. Raises InputError if the mask cannot be read, does not
+        contain class numbers, differs in size from the image, or contains a class without a name.
         """
         path = self.masks[index]
         try:
             with Image.open(path) as file:
                 if file.mode not in ("P", "L"):
                     raise InputError(
-                        f"mask {path} must contain class numbers (mode P or L), got {file.mode}"
+                        f"mask {path} must contain class numbers (mode P or L), got {file.mode}; "
+                        "save it as a palette or grey image"
                     )
                 mask = np.array(file, np.uint8)
         except (OSError, UnidentifiedImageError) as error:
-            raise InputError(f"mask {path} cannot be read: {error}") from error
+            raise InputError(f"mask {path} cannot be read: {error}; replace it") from error
         if mask.shape != size[::-1]:
             raise InputError(
                 f"mask {path} has {mask.shape[1]} x {mask.shape[0]} pixels, but its image has "
-                f"{size[0]} x {size[1]}; masks must have the size of their images"
+                f"{size[0]} x {size[1]}; masks must have the same size as their images"
             )
         highest = int(mask[mask < 255].max(initial=0))
         if highest > len(self.classes):
             raise InputError(
-                f"mask {path} contains class {highest}, but there are {len(self.classes)} names; "
-                f"list all names in {CLASSES}"
+                f"mask {path} contains class {highest}, but only {len(self.classes)} classes have "
+                f"names; list all class names in {CLASSES}"
             )
         return mask
 
 
 def open_masks(directory: Path, split: str) -> SegmentedImages:
-    """Find the images and masks of a split; raise InputError if files are missing."""
+    """Find the images and masks of a split; raise InputError if there are none or some are missing.
+
+    split: name of a list of images; if `directory` has no such list, all images with masks are
+    used.
+    """
     folder = directory / MASKS
     if not folder.is_dir():
-        raise InputError(f"{directory} contains no masks; it must have a directory {MASKS}")
+        raise InputError(f"{directory} has no directory {MASKS}; pass one in Pascal VOC's layout")
     listed = directory / LISTS / f"{split}.txt"
     if listed.is_file():
         names = listed.read_text(encoding="utf-8").split()
@@ -76,10 +82,14 @@ def open_masks(directory: Path, split: str) -> SegmentedImages:
         names = sorted(path.stem for path in folder.glob("*.png"))
     by_name = {path.stem: path for path in sorted((directory / IMAGES).glob("*"))}
     masks = [folder / f"{name}.png" for name in names]
-    missing = [name for name, mask in zip(names, masks, strict=True) if not mask.is_file()]
-    missing += [name for name in names if name not in by_name]
+    missing = [f"{MASKS}/{mask.name}" for mask in masks if not mask.is_file()]
+    missing += [f"the image {name} in {IMAGES}" for name in names if name not in by_name]
     if missing or not names:
-        problem = f"{missing[0]} has no mask or no image" if missing else "it contains no masks"
+        problem = (
+            f"{missing[0]} is missing; add it"
+            if missing
+            else f"split {split} has no masks; add some, or choose another split"
+        )
         raise InputError(f"{directory} cannot be used for segmentation: {problem}")
     images = tuple(by_name[name] for name in names)
     return SegmentedImages(_read_classes(directory / CLASSES), images, tuple(masks))
@@ -93,14 +103,14 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 
 def mask_image(mask: np.ndarray) -> Image.Image:
-    """Return a mask (H, W) as an image of class numbers with VOC's colours."""
+    """Return a mask (H, W) of class numbers as a palette image in VOC's colours."""
     image = Image.fromarray(mask.astype(np.uint8))
     image.putpalette([value for color in voc_colors() for value in color])
     return image
 
 
 def voc_colors() -> list[tuple[int, int, int]]:
-    """Return VOC's 256 colours: the bits of a class's number, spread over red, green and blue."""
+    """Return VOC's 256 colours, which spread the bits of a class number over the RGB channels."""
     colors = []
     for number in range(256):
         channels = [0, 0, 0]

@@ -5,6 +5,7 @@ The layouts are defined in `formats`; images are not opened here.
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from reprlib import repr as shortened
 
@@ -23,7 +24,9 @@ from .formats import (
     multi30k,
     pairs,
     parquet,
+    relations,
     tables,
+    tags,
     webdataset,
 )
 from .formats.cells import separator_notes, split_caption
@@ -61,7 +64,7 @@ READERS = {  # the first reader that recognises a path is used
     "karpathy": Reader(
         karpathy.recognise,
         karpathy.read,
-        "dataset.json, dataset_<name>.json beside image directories",
+        "dataset.json or dataset_<name>.json beside image directories",
     ),
     "flickr30k": Reader(
         flickr.recognise_30k, flickr.read_30k, "results_20130124.token beside flickr30k-images/"
@@ -78,11 +81,21 @@ READERS = {  # the first reader that recognises a path is used
         huggingface.read,
         "metadata.jsonl or .csv, or one per split directory",
     ),
+    "relations": Reader(
+        relations.recognise,
+        relations.read,
+        "relations.jsonl: rows of an image, a text and its labels",
+    ),
     "jsonl": Reader(
         tables.recognise_jsonl,
         tables.read_jsonl,
         "captions.jsonl or .json, or train.jsonl, val.jsonl ...",
         val_from_train=False,
+    ),
+    "tags": Reader(
+        tags.recognise,
+        tags.read,
+        "tags.csv with the columns image and tags, or NUS-WIDE's directories",
     ),
     "csv": Reader(
         tables.recognise_csv,
@@ -92,7 +105,7 @@ READERS = {  # the first reader that recognises a path is used
     ),
     "webdataset": Reader(webdataset.recognise, webdataset.read, "tar files", remote=True),
     "pairs": Reader(pairs.recognise, pairs.read, "images, each with a .txt file of the same name"),
-    "parquet": Reader(parquet.recognise, parquet.read, "Parquet files with images"),
+    "parquet": Reader(parquet.recognise, parquet.read, "Parquet files with images or their names"),
 }
 
 
@@ -116,7 +129,8 @@ def read_captions(
         lines = "".join(f"\n  {line}" for line in problem_lines(problems))
         raise InputError(f"{root} (read as {format_name}) has no usable captions{lines}")
     examples, note = complete_splits(examples, reader.val_from_train)
-    notes = (*found.notes, *separator_notes([c for e in examples for c in e.captions]))
+    captions = [c for e in examples if not e.labels for c in e.captions]  # texts may have lines
+    notes = (*found.notes, *separator_notes(captions))
     return CaptionData(
         _data_name(root), format_name, root, tuple(examples), tuple(problems), note, notes
     )
@@ -141,7 +155,10 @@ def load_data(
 
 
 def _data_name(root: Path | Location) -> str:
-    """Return the name of the file or directory or, for a pattern, of its parent directory."""
+    """Return the name of the directory, or of the file without its extension.
+
+    For a pattern or a URL, this is the name of its parent directory.
+    """
     if isinstance(root, Location) or storage.is_pattern(root):
         return Path(f"{str(root).partition('{')[0]}...").resolve().parent.name
     path = root.resolve()
@@ -151,7 +168,8 @@ def _data_name(root: Path | Location) -> str:
 def recognise_format(root: Path | Location, format: str | None = None) -> str:
     """Return the format of `root`.
 
-    Raises InputError if no format matches, or if `format` is given and does not match.
+    Raises InputError if no format matches, or if `format` is given and is unknown or does not
+    match.
     """
     if format is not None and format not in READERS:
         raise InputError(f"unknown format {format!r}; choose one of {', '.join(READERS)}")
@@ -159,15 +177,21 @@ def recognise_format(root: Path | Location, format: str | None = None) -> str:
     for name, reader in allowed.items():
         if (reader.remote or not isinstance(root, Location)) and reader.recognise(root):
             return name
-    if isinstance(root, Location) or not root.exists():
-        raise InputError(f"data directory {root} does not exist; check the path")
+    if isinstance(root, Location):
+        remote = " or ".join(name for name, reader in READERS.items() if reader.remote)
+        raise InputError(
+            f"{root} is a URL, but format {format} can only be read from local files; use {remote}"
+        )
+    if not root.exists():
+        raise InputError(f"data set {root} does not exist; check the path")
     for file in (root, *root.glob("*")):  # a pointer has no layout
         refuse_pointer_file(file)
+    wanted = "a known layout" if format is None else "the layout of the given format"
     if hint := _layout_below(root, allowed):
-        raise InputError(f"{root} contains no captions in a known layout; {hint}")
+        raise InputError(f"{root} contains no captions in {wanted}; {hint}")
     layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in allowed.items())
     kind = "file" if root.is_file() else "directory"
-    raise InputError(f"{kind} {root} contains no captions in a known layout ({layouts})")
+    raise InputError(f"{kind} {root} contains no captions in {wanted} ({layouts})")
 
 
 def _layout_below(root: Path, readers: Mapping[str, Reader]) -> str:
@@ -176,7 +200,7 @@ def _layout_below(root: Path, readers: Mapping[str, Reader]) -> str:
     for child in children:
         for name, reader in readers.items():
             if (child.is_dir() or child.suffix in TABLES) and reader.recognise(child):
-                return f"{child} has the layout {name}; pass that path"
+                return f"{child} has the layout {name}; pass that path instead"
     return ""
 
 
@@ -193,8 +217,11 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
     by_path: dict[Path | Location, RawExample] = {}
     split_given = any(raw.split is not None for raw in result.examples)
     for raw in result.examples:
-        raw.captions = [(c, place) for value, place in raw.captions for c in split_caption(value)]
-        captions = [caption for caption, _ in raw.captions if not caption_problem(caption)]
+        if not raw.labels:  # a label belongs to the whole text
+            raw.captions = [(c, place) for text, place in raw.captions for c in split_caption(text)]
+        valid = [not caption_problem(caption) for caption, _ in raw.captions]
+        captions = [caption for caption, _ in compress(raw.captions, valid)]
+        labels = tuple(compress(raw.labels, valid))
         problems += _caption_problems(raw)
         if not (fault := _check_fields(raw, split_given)):
             path = raw.directory / raw.name
@@ -209,7 +236,7 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
             problems.append(Problem(raw.location, *fault))
             continue
         by_id[raw.scope, str(raw.id)] = by_path[path] = raw
-        examples.append(Example(raw.id, path, tuple(captions), raw.split or ""))
+        examples.append(Example(raw.id, path, tuple(captions), raw.split or "", labels))
     return examples, sorted(problems, key=lambda problem: problem.location)
 
 
@@ -223,7 +250,9 @@ def _caption_problems(raw: RawExample) -> list[Problem]:
 
 
 def _advice(reason: str) -> str:
-    return "write each caption in its own row" if "list" in reason else WRITE_UTF8
+    if "list" in reason:
+        return "write each caption in its own row"
+    return WRITE_UTF8 if "UTF-8" in reason else "write a caption as text, or remove it"
 
 
 def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
@@ -238,8 +267,10 @@ def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
         return message, "use a relative path without .. or backslashes"
     if reason := text_problem(raw.name):
         return f"the name {shortened(raw.name)} {reason}", WRITE_UTF8
-    if type(raw.id) is not int and text_problem(raw.id):
-        return f"the id {shortened(raw.id)} is neither a number nor text", "correct it"
+    if type(raw.id) is not int and (reason := text_problem(raw.id)):
+        if not isinstance(raw.id, str):
+            reason = "is neither an integer nor text"
+        return f"the id {shortened(raw.id)} {reason}", "correct it"
     if split_given and raw.split not in SPLITS:
         split = "no split" if raw.split is None else f"the unknown split {raw.split!r}"
         return f"image {raw.id} has {split}", "choose train, val or test"
@@ -249,7 +280,7 @@ def _check_fields(raw: RawExample, split_given: bool) -> Fault | None:
 def _image_contents(name: object) -> str | None:
     """Describe the value of an image column that is not the name of a file."""
     if isinstance(name, dict) and name.keys() & {"bytes", "path"}:
-        return "the image's bytes" if name.get("bytes") else "neither bytes nor a path"
+        return "the image's bytes" if name.get("bytes") else "an object without bytes or a path"
     if isinstance(name, str) and name.startswith(("http://", "https://")):
         return "the URL of an image"
     if isinstance(name, str) and re.match(r"data:image/|b['\"]|/9j/|iVBORw0KGgo", name):
@@ -260,7 +291,7 @@ def _image_contents(name: object) -> str | None:
 def _check_unique(
     raw: RawExample, same_id: RawExample | None, same_file: RawExample | None
 ) -> Fault | None:
-    """Check that no earlier image has the same file, or the same id if ids must be unique."""
+    """Check that no earlier image has the same file or, in the same scope, the same id."""
     if same_file and same_file.id == raw.id:
         same_id = same_file
     if same_id and type(same_id.id) is not type(raw.id):

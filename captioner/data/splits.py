@@ -10,7 +10,7 @@ from .dataset import Example
 def complete_splits(examples: list[Example], val_from_train: bool) -> tuple[list[Example], str]:
     """Assign missing splits; return the examples and a note on any splits drawn at random.
 
-    val_from_train: whether a tenth of train becomes val if there is none.
+    val_from_train: whether a tenth of train becomes val if there are splits, but no val.
     """
     if not any(example.split for example in examples):
         note = "the files define no splits, so 80/10/10 % were drawn at random (seed 0)"
@@ -18,7 +18,7 @@ def complete_splits(examples: list[Example], val_from_train: bool) -> tuple[list
     training = [example.split for example in examples].count("train")
     if not val_from_train or training < 2 or any(e.split == "val" for e in examples):
         return examples, ""
-    note = "the files define no val split, so a tenth of train was drawn at random (seed 0)"
+    note = "the files define no val split, so a random tenth of train is used as val (seed 0)"
     return _val_from_train(examples), note
 
 

@@ -43,7 +43,7 @@ def _describe_tiff(file: IO[bytes], start: bytes) -> str | None:
         tags.load(file)
         bits = tags.get(_BITS, (1,))
         bands = int(tags.get(_SAMPLES, len(bits)))
-        kind = _KINDS.get(tags.get(_FORMAT, (1,))[0], "values of an unknown type")
+        kind = _KINDS.get(tags.get(_FORMAT, (1,))[0], "values of unknown type")
     except Exception:  # the directory is broken
         return None
     return (

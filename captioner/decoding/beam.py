@@ -21,7 +21,7 @@ def beam_search(
     """Return at most `num_captions` captions per image of `features` (B, D, h, w), best first.
 
     Each step takes the best 2K continuations of an image. Those that end and rank among the
-    first K compete for the K finished places; the best K of the others stay live. The
+    first K compete for the K finished slots; the best K of the others remain live. The
     back-pointers are followed once, after the last step. An image is done when no live hypothesis
     can overtake the last requested finished one: log-probabilities are at most 0, so the score of a
     live hypothesis is at most its current sum / max_length ** length_penalty.

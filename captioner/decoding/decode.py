@@ -142,7 +142,7 @@ def caption_batches(
     model.train(False)
     try:
         for batch, values in zip(batches, loaded, strict=True):
-            tried = f"{len(batch)} images on {device} in {settings.precision}, decoded together"
+            tried = f"decoding {len(batch)} images together on {device} in {settings.precision}"
             with (
                 memory_advice(tried, "pass a smaller batch size or beam size"),
                 torch.inference_mode(),

@@ -85,7 +85,10 @@ def collect_hypotheses(
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """Estimate the tokens generated per image, assuming captions of half the maximum length."""
+    """Estimate the number of tokens per image.
+
+    Captions are assumed to have half the maximum length, or the minimum length if that is larger.
+    """
     return hypotheses * max(options.min_length, options.max_length // 2)
 
 

@@ -95,7 +95,7 @@ def _active_rows(ended: Tensor, running: int) -> Tensor:
 
     ended (B, K): whether each row has ended. running: largest number of unfinished rows of any
     image. Every image keeps the same number of rows, the unfinished ones first. That number is K,
-    halved as often as `running` allows, so that compiled steps and CUDA graphs see few sizes.
+    halved as often as `running` allows, so that compiled steps and CUDA graphs need few sizes.
     """
     keep = ended.shape[1]
     while keep // 2 >= running:
@@ -118,7 +118,7 @@ def _build_sampler(
 
     With a seed, every image gets the same N numbers per step, so that its captions do not depend on
     its batch. The numbers are stratified: each falls into a different one of N equal intervals of
-    [0, 1) (Latin hypercube sampling, McKay et al. 1979). Each single caption still follows the
+    [0, 1) (Latin hypercube sampling, McKay et al. 1979). Each caption on its own still follows the
     model's distribution, and the N samples represent it better than independent ones. Without a
     seed, the numbers of all rows are independent and come from torch's global generator.
     """

@@ -60,12 +60,12 @@ def score_pairs(
     pairs: np.ndarray,
     options: DecodingOptions,
 ) -> np.ndarray:
-    """Compute the log-probability of the caption of each pair given its image, in nats.
+    """Compute log p(caption | image), in nats, for pairs of images and captions.
 
     features (B, D, h, w). captions: tokens of each caption, from start to end token. pairs (P, 2):
-    the index of an image and of a caption. Returns (P,), float64, with the end token's; the sums of
-    `score_captions`. Captions of similar length are scored together, because all captions of a
-    batch take as many steps as the longest.
+    the indices of an image and a caption. Returns (P,), float64: the sums over the tokens of
+    `score_captions`, including the end token. Captions of similar length are scored together,
+    because all captions of a batch take as many steps as the longest.
     """
     scores = np.empty(len(pairs))
     for batch in _batches(pairs, np.array([len(caption) for caption in captions])):
@@ -78,7 +78,7 @@ def score_pairs(
 
 
 def _batches(pairs: np.ndarray, lengths: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yield batches of pieces; a piece has the indices of pairs that have the same image."""
+    """Yield batches of pieces; a piece is an array of indices of pairs that share an image."""
     order = np.lexsort((lengths[pairs[:, 1]], pairs[:, 0]))
     ends = np.flatnonzero(np.diff(pairs[order, 0])) + 1
     pieces = [

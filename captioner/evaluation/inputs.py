@@ -26,7 +26,11 @@ SCORES_FILE = "scores.json"
 
 
 def load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
-    """Load the checkpoints; raise InputError if there is no default directory for the results."""
+    """Load the checkpoints, downloading those on the hub.
+
+    Raises InputError if a checkpoint cannot be loaded, or if --output is missing although there is
+    no default directory for the results.
+    """
     if len(options.checkpoint) > 1 and options.output is None:
         raise InputError(
             "several checkpoints have no common run directory; pass --output with a directory "
@@ -49,8 +53,9 @@ def data_source(
 ) -> tuple[Path | Location | None, str | None]:
     """Return the path and format of the data; the default is the checkpoint's training data.
 
-    A path of None means the demo data. Raises InputError, with the advice, if the training data no
-    longer exists.
+    A path of None means the demo data, and a format of None is detected. Raises InputError if
+    `format` is passed without `data`, or if the training data no longer exists; advice: what to do
+    in the latter case, for the message.
     """
     if data is not None:
         return data, format
@@ -84,18 +89,18 @@ def load_split(
         training = [e for e in complete.examples if e.split == "train" and e.id not in left_out]
         return data, [text for example in training for text in example.captions]
     if options.data is None:
-        print("note: images, splits or captions have changed since the model was trained")
+        print("note: image ids, splits or captions have changed since the model was trained")
     return data, None
 
 
 def sample_training_images(
     config: Mapping[str, Any] | None, cache: Path, count: int
 ) -> list[Path | Location]:
-    """Return `count` evenly spaced images of the data that a model was trained on.
+    """Return up to `count` evenly spaced images of the train split that a model was trained on.
 
-    config: the config of its checkpoint; None, as for an ensemble, returns no images. There are
-    none either if the data no longer exist, cannot be read or are on a server. An image that cannot
-    be read is replaced by one nearby.
+    config: the config of the model's checkpoint, or None for an ensemble. The result is empty if
+    config is None, or if the data no longer exists, cannot be read or is on a server. An unreadable
+    image is replaced by one that follows it, if possible.
     """
     if config is None:
         return []
@@ -125,20 +130,22 @@ def _is_readable(path: Path | Location) -> bool:
 
 
 def make_directory(directory: Path, flag: str) -> None:
-    """Create an output directory; raise InputError if this fails.
+    """Create the directory that an option names, or that will contain the option's file.
 
-    Call this before any other work, so that errors show early.
+    flag: the option's flag, for the message. Call this before any other work, so that errors show
+    early. Raises InputError if the directory cannot be created.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{flag} {directory} cannot be created: {error.strerror}; choose another directory"
+            f"{flag}: directory {directory} cannot be created: {error.strerror}; choose another "
+            "directory"
         ) from error
 
 
 def _writable(cache: Path) -> Path | None:
-    """Return the cache directory, created if necessary; None if it is not writable."""
+    """Return the cache directory, created if necessary; None if that fails or it is read-only."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -155,8 +162,9 @@ def open_features(
 ) -> Source:
     """Return stored features of the examples' images; missing features are computed first.
 
-    encoder: a frozen encoder. kind: "maps" or "pooled". If features cannot be stored, for example
-    because the disk is full, the images are returned.
+    encoder: a frozen encoder. kind: "maps" for feature maps, or "pooled" for their means and
+    maxima. If features cannot be stored, for example because the disk is full, a note is printed
+    and the images are returned.
     """
     files = ImageSource([example.path for example in examples], transform)
     store = FeatureStore(options.cache, encoder, transform)

@@ -40,13 +40,16 @@ class EvaluationOptions:
         None, "directory of concept annotations in MIRFlickr's layout, scored by MAP"
     )
     failures: Path | None = option(
-        None, "output HTML page with the wrong images among the first five of each query"
+        None, "output HTML page of the irrelevant images among the first five of each query"
     )
     masks: Path | None = option(
-        None, "spatial models: directory of images and masks in Pascal VOC's layout to score"
+        None, "spatial models: directory in Pascal VOC's layout, whose masks are scored"
     )
-    threshold: float = option(
-        0.8, "spatial models: value of label maps below which a pixel is background"
+    threshold: float = option(0.8, "spatial models: map value below which a pixel is background")
+    ranked_images: int | None = option(
+        None,
+        "m-CNN: number of images, evenly spaced, whose pairs with all their captions are scored; "
+        "0: all [200]",
     )
     batch_size: int = option(64, "number of images per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
@@ -54,7 +57,7 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "batch_size")
-        check_at_least(self, 0, "workers")
+        check_at_least(self, 0, "workers", "ranked_images")
         if not 0 <= self.threshold <= 1:
             raise InputError(f"threshold must be from 0 to 1, got {self.threshold}")
 
@@ -64,16 +67,18 @@ class ScoringOptions:
     """Caption files to score, metrics and confidence intervals."""
 
     predictions: Path | None = option(
-        None, "caption file to score instead of a checkpoint: .json (COCO), .jsonl or .csv"
+        None, "caption file to score instead of a checkpoint: .json, .jsonl, .csv or .tsv"
     )
-    references: Path | None = option(None, "reference file: .json (COCO), .jsonl or .csv")
+    references: Path | None = option(None, "reference file: .json, .jsonl, .csv or .tsv")
     allow_missing: bool = option(False, "score only images that have both a caption and references")
     training_captions: Path | None = option(
         None, "file of training captions, used to compute novelty"
     )
-    metrics: str | None = option(None, f"comma-separated metrics: {','.join(METRICS)} [all]")
+    metrics: str | None = option(
+        None, f"comma-separated metrics: {','.join(METRICS)} [all; meteor needs Java]"
+    )
     tokenizer: str | Callable[[str], Sequence[str]] | None = option(
-        None, "tokenizer: words, characters or module:function [the model's]"
+        None, "tokenizer: words, characters or module:function [the model's, or words]"
     )
     bootstrap: int = option(0, "number of bootstrap samples for 95 %% intervals")
     compare: Path | None = option(None, "file of captions of the same images, to compare with")
@@ -83,14 +88,14 @@ class ScoringOptions:
 
     @property
     def chosen_tokenizer(self) -> Tokenizer | None:
-        """The requested tokenizer; None for the default. Raises InputError like `get_tokenizer`."""
+        """The requested tokenizer; None for the default. Raises the errors of `get_tokenizer`."""
         return None if self.tokenizer is None else get_tokenizer(self.tokenizer)
 
     @property
     def selected_metrics(self) -> tuple[str, ...] | None:
         """The requested metrics; None for all available ones.
 
-        Raises InputError like `select_metrics`.
+        Raises the errors of `select_metrics`.
         """
         if self.metrics is None:
             return None

@@ -92,7 +92,9 @@ def write_report(
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, _fill_template(heading, data))
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written: {error}") from error
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}; choose another directory"
+        ) from error
 
 
 def _select(ascending: Sequence[Example], max_images: int) -> list[Example]:
@@ -108,9 +110,12 @@ def _select(ascending: Sequence[Example], max_images: int) -> list[Example]:
 def _image_data(
     example: Example, scores: Sequence[float], result: Evaluation, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """Return an image's data for the page's script; most keys are those of `Caption.to_dict`.
+    """Return an image's data for the page's script.
 
-    maps: T maps of h x w bytes in base64; 255 represents `peak`, the caption's maximum attention.
+    jpeg: the thumbnail. dimmed: whether each word is a function word. word_alternatives: for each
+    word, pairs of another word and its log-probability. maps: T maps of h x w bytes in base64; 255
+    represents `peak`, the caption's maximum attention; grid, peak and maps are missing if there is
+    no attention.
     """
     hypothesis = result.hypotheses[example.id]
     words = vocabulary.decode(hypothesis.tokens)
@@ -154,7 +159,7 @@ def _fill_template(heading: Heading, data: Mapping[str, Any]) -> str:
 
 
 def _table_rows(intervals: Mapping[str, Interval]) -> str:
-    """Format one HTML table row per score, with bars for the value and its interval."""
+    """Format one HTML table row per score, with one bar for its value and one for its interval."""
     rows = ""
     for name, interval in intervals.items():
         full = 1000 if interval.high > 100 else 100  # only CIDEr can exceed 100

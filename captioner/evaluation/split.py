@@ -42,7 +42,7 @@ class ScoringSettings:
 class Evaluation:
     """The captions of a split and their scores.
 
-    hypotheses: best hypothesis of each image, by id; empty if the captions came from a file.
+    hypotheses: best hypothesis of each image, by id; empty if only the texts were scored.
     texts: captions by image id. signature: how the scores were computed. pointing: pointing
     accuracy (see `measure_pointing`); None if it was not measured.
     """
@@ -144,7 +144,10 @@ def score_captions(
     references: Mapping[int | str, Sequence[str]],
     scoring: ScoringSettings = ScoringSettings(),
 ) -> Evaluation:
-    """Score captions from any source against references; both are keyed by image id."""
+    """Score captions from any source against references; both are keyed by image id.
+
+    The result has no hypotheses.
+    """
     tokenizer = scoring.tokenizer or WORDS
     scores = compute_scores(texts, references, scoring.metrics, tokenizer)
     return Evaluation(

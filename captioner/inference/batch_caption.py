@@ -30,7 +30,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """Checkpoints, the output and its format, and heatmaps."""
+    """Checkpoints, output, its format and the share of the images, heatmaps, and batch size."""
 
     checkpoint: tuple[Path, ...] = option(
         (Path("checkpoints/demo-attention"),), "run or checkpoint"
@@ -71,6 +71,7 @@ def caption_images(
 
     sources: as in `find_images`; "-" reads paths from standard input. An image that cannot be read
     does not stop the command; after the last image, an InputError reports how many images failed.
+    Also raises InputError for invalid sources, checkpoints and options.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     names = unique_names(images) if options.heatmap else {}
@@ -84,7 +85,11 @@ def caption_images(
     if options.heatmap and options.format in (None, "text"):
         print(f"heatmaps: {options.heatmap}")
     if failures:
-        raise InputError(f"{failures:,} of {len(part):,} images could not be captioned")
+        prints_errors = not options.output and options.format in (None, "text")
+        where = "above" if prints_errors else f"in {options.output or 'the output'}"
+        raise InputError(
+            f"{failures:,} of {len(part):,} images could not be captioned; see the errors {where}"
+        )
 
 
 def _print_records(records: Iterable[Record], form: str) -> int:
@@ -102,7 +107,7 @@ def _write_records(path: Path, images: Sequence[str], job: _Job) -> int:
         remaining = [image for image in images if image not in jsonl.answered]
         failures = sum(image in jsonl.failed for image in images)
         if done := len(images) - len(remaining):
-            print(f"{done:,} images are already in {path}", file=sys.stderr)
+            print(f"images already in {path}: {done:,}", file=sys.stderr)
         if remaining:
             records = _caption_records(remaining, job)
             failures += sum("error" in record for record in jsonl.append(records))

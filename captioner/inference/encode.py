@@ -89,12 +89,12 @@ def encode_texts(
     """Write the embeddings of texts, in order.
 
     sources: texts, files in a format of `read_sentences`, or "-" for lines of standard input.
-    Unknown words and their counts are printed to standard error. Texts without any known word are
-    treated like unreadable images.
+    Unknown words and their counts are printed to standard error. Texts without known words are
+    treated like unreadable images in `encode_images`.
     """
     texts = [text for source in sources for text in _read_texts(source)]
     if not texts:
-        raise InputError("standard input has no texts; write one on each line")
+        raise InputError("standard input contains no texts; write one per line")
     names = _check_output(output, sources)
     linker = _load(checkpoint, options)
     job = _Job(output, names, "text", options.on_error)
@@ -141,7 +141,7 @@ def _load(checkpoint: Path, options: EncodeOptions) -> "Linker":
 
 
 def embed_texts(linker: "Linker", texts: Sequence[str], batch_size: int) -> Iterator[Row]:
-    """Yield the row (E,) of each text in order; an InputError for a text without known words."""
+    """Yield the row (E,) of each text in order, or an InputError for a text without known words."""
     for first in range(0, len(texts), batch_size):
         block = texts[first : first + batch_size]
         for text, row in zip(block, linker.embed(linker.texts.read(block)), strict=True):
@@ -183,7 +183,9 @@ def _write(job: _Job, names: Sequence[str], rows: Iterable[Row], dimensions: int
 
 def _check_failures(failures: int, names: Sequence[str], unit: str) -> None:
     if failures:
-        raise InputError(f"{failures:,} of {len(names):,} {unit}s could not be encoded")
+        raise InputError(
+            f"{failures:,} of {len(names):,} {unit}s could not be encoded; see the errors above"
+        )
 
 
 def _write_header(file: IO[bytes], rows: int, dimensions: int) -> None:

@@ -72,9 +72,7 @@ def export_onnx(captioner: Captioner, directory: Path) -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"--onnx needs {error.name}; install it with pip install 'captioner[onnx]'"
-        ) from error
+        raise InputError(f"--onnx needs {error.name}; run pip install 'captioner[onnx]'") from error
     _export(captioner, directory, "onnx", _write_onnx)
 
 
@@ -105,7 +103,9 @@ def _export(captioner: Captioner, directory: Path, extension: str, write: Writer
             text = json.dumps(description, ensure_ascii=False, indent=1)
             (target / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error}") from error
+        raise InputError(
+            f"{directory} cannot be written: {error}; choose another directory"
+        ) from error
 
 
 # ---- the programs -------------------------------------------------------------------------------
@@ -291,26 +291,26 @@ def image_rules(transform: Transform) -> dict[str, Any]:
     return {
         **asdict(transform),
         "orientation": (
-            "turn the image upright by its orientation, 1 to 8, in EXIF or, if EXIF has none, in "
-            "XMP; use the first frame of an animation"
+            "turn the image upright according to its orientation, 1 to 8, in EXIF or, if EXIF has "
+            "none, in XMP; use the first frame of an animation"
         ),
         "sixteen_bit": (
-            "grey values v of 16 bits become floor((v + 128) / 257); of colours, and of grey with "
-            "alpha, take the high byte"
+            "16-bit grey values v become floor((v + 128) / 257); for 16-bit colours, and for "
+            "16-bit grey with alpha, take the high byte"
         ),
         "transparency": (
-            "composite over white: c * a / 255 + 255 - a, rounded, also for transparent colours of "
-            "palettes and of PNG files"
+            "composite over white: c * a / 255 + 255 - a, rounded; palette entries and PNG colours "
+            "can be transparent, too"
         ),
         "mode": (
-            "RGB with 8 bits, without colour management; CMYK, inverted if a JPEG is by Adobe, "
-            "becomes (255 - c) * (255 - k) / 255"
+            "convert to 8-bit RGB without colour management; CMYK values, inverted first in a JPEG "
+            "with an Adobe marker, become (255 - c) * (255 - k) / 255"
         ),
         "resize": (
-            "to size x size, aspect ratio not kept, by cubic convolution with a = -0.5 at pixel "
-            "centres, widened by the scale when shrinking, weights inside the image divided by "
-            "their sum; horizontally and then vertically, each rounded and clipped to 8 bits; "
-            "Pillow's BICUBIC in two calls"
+            "resize to size x size, ignoring the aspect ratio, by cubic convolution with a = -0.5 "
+            "at pixel centres; when shrinking, widen the kernel by the scale; divide the weights "
+            "inside the image by their sum; filter horizontally, then vertically, rounding and "
+            "clipping to 8 bits after each; this is Pillow's BICUBIC in two calls"
         ),
         "values": "(v / 255 - mean) / std for each channel",
     }

@@ -6,7 +6,7 @@ Shapes: n images, E dimensions.
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,37 +22,42 @@ from ..devices import pick_device
 from ..errors import InputError
 from ..options import Options, check_at_least, option
 from ..prefetch import WORKERS, load_ahead
+from ..retrieval import approximate
 from ..retrieval.index_files import SKIPPED
 from ..retrieval.index_writer import IndexWriter, open_writer
 
 if TYPE_CHECKING:
     from ..data.sources import Source
-    from ..linker import ImageRows, Linker
+    from ..linker import Linker
     from ..vision.feature_store import FeatureStore, Runtime
+    from .index_rows import ImageRows
 
 BLOCK = 512  # images embedded and written at once; lost if the process is killed
 
 
 @dataclass(frozen=True)
 class IndexOptions(Options):
-    """The feature store, batches and the device."""
+    """The feature store, batch size, threads, device and approximate search."""
 
     cache: Path = option(CHECKPOINTS / ".cache", "directory of stored encoder features")
     batch_size: int = option(64, "number of images or texts per batch")
     workers: int = option(WORKERS, "number of threads that prefetch images")
     device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
+    approximate: bool = option(False, "also prepare approximate search (extra: approximate)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "batch_size")
         check_at_least(self, 0, "workers")
+        if self.approximate:
+            approximate.engine()  # a missing extra shows before images are embedded
 
 
 @dataclass
 class _Change:
-    """The changes of a run: rows to keep, images to embed with their stamps, and counts.
+    """The changes of a run: rows to keep, and images to embed with their stamps.
 
-    skipped: a record for each image without a row.
+    removed: number of images that no longer exist. skipped: a record for each image without a row.
     """
 
     kept: list[int] = field(default_factory=list)
@@ -88,8 +93,22 @@ def index_images(path: Path, sources: Sequence[str], output: Path, options: Inde
                 writer.append(embedded.rows, entries, embedded.regions)
                 added += len(readable)
                 bar.update(len(block))
-        count = writer.finish(change.skipped)
+        count = finish(writer, change.skipped, options)
     _report(output, count, added, change)
+
+
+def finish(writer: IndexWriter, skipped: Sequence[Mapping[str, Any]], options: IndexOptions) -> int:
+    """Finish writing an index, and prepare approximate search if asked to; return the row count."""
+    count = writer.finish(skipped)
+    if options.approximate:
+        writer.cluster()
+    elif writer.lost_clusters:
+        print(
+            "note: the index was rewritten, so approximate search is no longer possible; pass "
+            "--approximate to prepare it again",
+            file=sys.stderr,
+        )
+    return count
 
 
 def _load(path: Path, options: IndexOptions) -> "tuple[Linker, FeatureStore, Runtime]":
@@ -135,7 +154,7 @@ def _compare(writer: IndexWriter, given: Sequence[str]) -> _Change:
 
 
 def _stamp(image: str) -> bytes | None:
-    """Return the stamp of an image; None if the file cannot be found."""
+    """Return the stamp of an image; None if the file is missing or cannot be accessed."""
     try:
         return storage.stamp(storage.parse_location(image))
     except (OSError, InputError):
@@ -189,7 +208,7 @@ def _embed(
     images: list[str],
     change: _Change,
 ) -> "tuple[ImageRows, list[str]]":
-    """Return the rows of the readable images, and the images themselves; report the others.
+    """Return the rows of the readable images, and the readable images; report the others.
 
     The feature store writes a segment completely or not at all, so the images are checked one by
     one only if an error occurs.
@@ -197,13 +216,14 @@ def _embed(
 
     def embed(readable: Sequence[str]) -> "ImageRows":
         from ..data.sources import ImageSource
+        from .index_rows import embed_for_index
 
         places = [storage.parse_location(image) for image in readable]
         files = ImageSource(places, linker.transform)
         features: Source = files
         if readable:
             features = store.open_files(files, runtime, linker.model.features)
-        return linker.index_source(features, len(readable), batch_size=runtime.batch_size)
+        return embed_for_index(linker, features, len(readable), runtime.batch_size)
 
     try:
         return embed(images), images

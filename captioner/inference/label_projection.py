@@ -1,4 +1,4 @@
-"""Images of an index on a plane of labels: one or two labels as axes, or several as anchors.
+"""Images of an index on a plane: one or two labels or the diversity as axes, or labels as anchors.
 
 Shapes: N images, L labels.
 """
@@ -21,9 +21,10 @@ DIVERSITY, SPREAD = "diversity of regions", "random"
 
 @dataclass(frozen=True)
 class LabelPlane:
-    """Positions (N, 2) of the images, their groups (N,), and what positions and groups mean.
+    """Images on a plane of labels.
 
-    groups: the label of the highest score, or -1 if no label has a score of 0.5.
+    points (N, 2): positions of the images. groups (N,): index of the label with the highest score,
+    or -1 if no score is at least 0.5. labels: names of the groups. meaning: the axes or anchors.
     """
 
     points: np.ndarray
@@ -35,19 +36,20 @@ class LabelPlane:
 def project_labels(
     index: "Index", chosen: np.ndarray, labels: Sequence[str], *, diversity: bool, seed: int
 ) -> LabelPlane:
-    """Place the images `chosen` (N,) of an index among labels.
+    """Place images of an index on a plane of labels.
 
-    One label is the first axis, and the diversity of the regions, or a random number, the second
-    one. Two labels are the axes. Three or more are anchors on a circle (see `label_points`).
-    diversity: whether the diversity is an axis; without labels, it is the only one. Raises
-    InputError for unknown words, for too many labels, and as `Index.label_scores` does.
+    chosen (N,): rows of the images. A single label is the horizontal axis; the vertical axis is
+    then the diversity of an image's regions or, without `diversity`, a random number. Two labels
+    are the axes. Three or more are anchors on a circle (see `label_points`). diversity: whether the
+    diversity is an axis; without labels, it is the horizontal one. Raises InputError for too many
+    labels, for several labels with `diversity`, and in the same cases as `Index.label_scores`.
     """
     names = tuple(dict.fromkeys(labels))
     if len(names) > MAX_GROUPS:
-        raise InputError(f"at most {MAX_GROUPS} labels can be drawn, got {len(names)}")
+        raise InputError(f"at most {MAX_GROUPS} labels can be drawn, got {len(names)}; pass fewer")
     if diversity and len(names) > 1:
         raise InputError(
-            f"--diversity is the second axis of one label, got {len(names)}; pass one label"
+            f"--diversity can be combined with one label only, got {len(names)}; pass one label"
         )
     other = index.diversity()[chosen] if diversity else None
     if not names:
@@ -70,7 +72,7 @@ def _meaning(names: Sequence[str], *, diversity: bool) -> Axes2D:
 
 
 def describe_plane(plane: LabelPlane) -> str:
-    """Return what the positions mean, for the title of a figure."""
+    """Describe the axes or anchors, for the title of a figure."""
     if plane.meaning.names is not None:
         return f"{plane.meaning.names[0]} to the right, {plane.meaning.names[1]} upwards"
     return f"among {', '.join(plane.labels)}, clockwise from the top"

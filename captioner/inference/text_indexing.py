@@ -27,7 +27,7 @@ from ..retrieval.index_writer import IndexWriter, open_writer
 from ..text.tokenizer import split_words
 from ..text.unknown_words import describe_unknown_words
 from .encode import embed_texts
-from .indexing import IndexOptions
+from .indexing import IndexOptions, finish
 
 if TYPE_CHECKING:
     from ..linker import Linker
@@ -42,9 +42,9 @@ Sourced = tuple[str, tuple[str, ...]]  # a text, and the sources that contain on
 
 @dataclass
 class _Texts:
-    """The texts of the given sources by the digest of their words, and how many have an equal one.
+    """The texts of the given sources, by a digest of their words, and the number of duplicates.
 
-    The digests need less memory than the words.
+    Digests need less memory than words.
     """
 
     found: dict[bytes, Sourced] = field(default_factory=dict)
@@ -53,7 +53,10 @@ class _Texts:
 
 @dataclass
 class _Change:
-    """The changes of a run: rows to keep, their lines with other sources, and texts to embed."""
+    """The changes of a run: rows to keep, new sources of some of them, and texts to embed.
+
+    removed: number of rows to remove.
+    """
 
     kept: list[int] = field(default_factory=list)
     sources: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -62,15 +65,16 @@ class _Change:
 
 
 def index_texts(path: Path, sources: Sequence[str], output: Path, options: IndexOptions) -> None:
-    """Add the texts of the sources to the index of texts `output`, or create it.
+    """Create the index of texts `output`, or update it with the texts of the sources.
 
     path: the checkpoint, or a repository on the hub. sources: files in a format of
-    `read_sentences`, data sets, whose train split is read, or "-" for lines of standard input; an
-    empty sequence reads the train split that the checkpoint was trained on. Texts with the same
-    words have one row, whose line names their sources. A text is removed when none of its sources
-    contains it any longer; only the given sources are read again, and standard input never is.
-    Unknown words are counted on standard error. Texts without a known word have no row and are
-    listed in skipped.jsonl; after the last text, an InputError reports their number.
+    `read_sentences`, data sets (only their train splits are read), or "-" for lines of standard
+    input; an empty sequence reads the train split that the checkpoint was trained on. Texts with
+    the same words share one row, whose line names their sources. A text is removed when none of its
+    sources contains it any longer; only the sources passed in this call are checked, and texts from
+    standard input are never removed. Unknown words and their counts are printed to standard error.
+    Texts without known words have no row and are listed in skipped.jsonl; after the last text, an
+    InputError reports their number.
     """
     from ..linker import Linker
 
@@ -84,20 +88,20 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
         change = _compare(writer, texts, given)
         writer.keep(change.kept, change.sources)
         skipped = _append(writer, linker, change.new, options.batch_size)
-        count = writer.finish(skipped)
+        count = finish(writer, skipped, options)
     added = len(change.new) - len(skipped)
     print(
         f"index: {output}, {count:,} texts: {added:,} embedded, {len(change.kept):,} unchanged, "
         f"{change.removed:,} removed"
     )
     if texts.duplicates:
-        print(f"duplicates: {texts.duplicates:,} texts have the same words as another")
+        print(f"duplicates: {texts.duplicates:,}, with the same words as an earlier text")
     if note := describe_unknown_words(linker.texts.unknown_words, [text for text, _ in change.new]):
         print(note, file=sys.stderr)
     if skipped:
         raise InputError(
             f"{len(skipped):,} of {len(change.new):,} texts could not be indexed, because they "
-            f"have no known word; they are listed in {output / SKIPPED}"
+            f"have no known words; see the list in {output / SKIPPED}"
         )
 
 
@@ -136,7 +140,7 @@ def _read_source(source: str, path: Path, options: IndexOptions) -> list[str]:
         return split_sentences(sys.stdin.buffer.read(), "standard input")
     if source == TRAINING_DATA:
         _, config = checkpoint.inspect(path)
-        place, format = data_source(config, None, None, "name its new location after --texts")
+        place, format = data_source(config, None, None, "pass its new location after --texts")
         on_error = config["data"].get("on_error", "stop")
         data = load_data(place, format, options.cache, on_error)
     else:
@@ -152,7 +156,7 @@ def _read_source(source: str, path: Path, options: IndexOptions) -> list[str]:
 
 
 def _compare(writer: IndexWriter, texts: _Texts, given: Sequence[str]) -> _Change:
-    """Compare the index, and the lines whose rows were lost, with the texts of the sources."""
+    """Determine the changes that bring the index up to date with the texts of the sources."""
     change, known = _Change(), set()
     read_again = set(given) - {STDIN}
 
@@ -183,7 +187,7 @@ def _compare(writer: IndexWriter, texts: _Texts, given: Sequence[str]) -> _Chang
 
 
 def _sources(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the sources of a line; a text of unknown origin counts as one of standard input."""
+    """Return the sources of a line; without any, the text counts as one of standard input."""
     sources = entry.get("sources")
     return tuple(map(str, sources)) if sources and isinstance(sources, list) else (STDIN,)
 

@@ -1,7 +1,7 @@
 """Bootstrap intervals of corpus scores and of differences between scores.
 
-Images are resampled with replacement, and only their counts are summed again, so that no caption is
-scored twice.
+Images are resampled with replacement, and only their sufficient statistics are summed again, so
+that no caption is scored twice.
 
 Shapes: N images, M bootstrap samples.
 """
@@ -65,7 +65,8 @@ def differences(
     """Subtract the baseline's scores, and compute intervals of the differences.
 
     Both systems are scored on the same samples of images: this is the paired bootstrap (Koehn 2004,
-    section 4). Raises InputError unless both are scores of the same images in the same order.
+    section 4). The baseline must have all scores that `scores` has. Raises InputError unless both
+    are scores of the same images in the same order.
     """
     if scores.ids != baseline.ids:
         raise InputError(

@@ -68,7 +68,8 @@ def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
     """Compute ROUGE-L of lists of words, 0-100, as in coco-caption: the mean over the images.
 
     Lin 2004, equations 2 to 4: the F-measure (beta 1.2) of the longest common subsequence, with
-    the maximum precision and the maximum recall over the image's references.
+    the maximum precision and the maximum recall over the image's references. Errors are as in
+    `bleu`.
     """
     _check_corpus(hypotheses, references)
     return rouge_l_statistics(hypotheses, references).corpus["ROUGE-L"]
@@ -77,10 +78,10 @@ def rouge_l(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) 
 def cider(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """Compute CIDEr of lists of words, times 100, as in coco-caption: the mean over the images.
 
-    This is CIDEr-D of Vedantam et al. 2015. The fewer images have references that contain an n-gram
-    of 1 to 4 words, the higher is its weight. Hence the score of a single image is 0, scores are
-    comparable only on the same images, and the maximum is 1000; good captions of COCO images score
-    about 100.
+    This is CIDEr-D of Vedantam et al. 2015. An n-gram of 1 to 4 words has a higher weight if fewer
+    images have references that contain it. Hence the score of a single image is 0, and scores are
+    comparable only on the same images. The maximum is 1000; good captions of COCO images score
+    about 100. Errors are as in `bleu`.
     """
     _check_corpus(hypotheses, references)
     return cider_statistics(hypotheses, references).corpus["CIDEr"]
@@ -154,8 +155,8 @@ def _limits(hypotheses: Sequence[Words], metrics: Collection[str]) -> list[str]:
     notes = []
     if "bleu" in metrics and longest < ORDERS:
         notes.append(
-            f"note: no caption has {ORDERS} words, so BLEU-{ORDERS} is at most 3.2 even if every "
-            "caption is perfect"
+            f"note: no caption has {ORDERS} or more words, so BLEU-{ORDERS} is at most 3.2 even "
+            "if every caption is perfect"
         )
     if "cider" in metrics and len(counts) == 1:
         notes.append("note: CIDEr of a single image is always 0; score more images together")
@@ -204,10 +205,11 @@ def _check_corpus(hypotheses: Sequence[Words], references: Sequence[Sequence[Wor
         )
     for i, (words, image_references) in enumerate(zip(hypotheses, references, strict=True)):
         if not image_references:
-            raise InputError(f"image {i} has no references; add at least one")
+            raise InputError(f"image {i} (counted from 0) has no references; add at least one")
         if any(isinstance(each, str) for each in (words, *image_references)):
             raise InputError(
-                f"image {i} has a string instead of a list of words; split it into words"
+                f"image {i} (counted from 0) has a string instead of a list of words; split it "
+                "into words"
             )
 
 
@@ -227,16 +229,18 @@ def split_corpus(
     """
     uncaptioned = [id for id in references if id not in captions]
     unreferenced = [id for id in captions if id not in references]
-    for ids, problem in ((uncaptioned, "have no caption"), (unreferenced, "have no references")):
+    for ids, lacking in ((uncaptioned, "is no caption"), (unreferenced, "are no references")):
         if ids:
             listed = ", ".join(map(repr, ids[:10])) + (", ..." if len(ids) > 10 else "")
             raise InputError(
-                f"{len(ids)} of the images to score {problem}: {listed}; captions and references "
-                "must cover the same images"
+                f"there {lacking} for {len(ids)} of the images to score: {listed}; captions and "
+                "references must cover the same images"
             )
     for id, sentences in references.items():
         if isinstance(sentences, str):
             raise InputError(f"the references of image {id!r} must be a list, got a string")
+        if not sentences:
+            raise InputError(f"image {id!r} has no references; add at least one")
     hypotheses = [_split(tokenizer, captions[id]) for id in captions]
     split_references = [[_split(tokenizer, text) for text in references[id]] for id in captions]
     _check_corpus(hypotheses, split_references)

@@ -47,7 +47,7 @@ class CiderD:
         """
         if vocabulary_size ** max(ORDERS) >= 2**63:
             raise InputError(
-                f"--self-critical supports vocabularies of up to 55,108 words, got "
+                f"--self-critical supports vocabularies of up to 55,108 tokens, got "
                 f"{vocabulary_size}; raise --min-count"
             )
         unique_per_image = []

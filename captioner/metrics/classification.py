@@ -1,4 +1,4 @@
-"""Scores of labels on images: average precision of each label, beside its value by chance.
+"""Scores of labels on images: the average precision of each label, compared with chance.
 
 Shapes: I images, L labels.
 """
@@ -20,8 +20,9 @@ MIN_POSITIVES = 1  # images with a label
 class LabelScores:
     """Average precisions of labels, each in [0, 1].
 
-    chance: share of images with the label, which is about the average precision of random scores.
-    left_out: number of labels that fewer than MIN_POSITIVES images have.
+    chances: the fraction of images with each label, approximately the average precision of random
+    scores. left_out: number of labels that were not scored, because fewer than MIN_POSITIVES images
+    have them.
     """
 
     names: tuple[str, ...]
@@ -36,7 +37,7 @@ class LabelScores:
 
     @property
     def chance(self) -> float:
-        """Mean share of images with a label; nan if there are no labels."""
+        """Mean over the labels of the fraction of images with a label; nan if there are none."""
         return fmean(self.chances) if self.chances else math.nan
 
     @property
@@ -47,7 +48,7 @@ class LabelScores:
     def describe(self, title: str) -> str:
         """Return the scores as a line of text."""
         if not self.precisions:
-            return f"{title}: mAP not measured, no image has any"
+            return f"{title}: mAP not measured, because no image has any of these labels"
         return (
             f"{title}: mAP {self.mean:.3f}, {self.over_chance:.1f} times chance "
             f"({self.chance:.3f}), {len(self.names)} labels"
@@ -57,13 +58,13 @@ class LabelScores:
 def label_scores(scores: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> LabelScores:
     """Return the average precision of each label over the images.
 
-    scores (I, L): larger for images that show the label. targets (I, L): whether an image has the
-    label. Labels that fewer than MIN_POSITIVES images have are left out. Raises InputError if the
-    shapes differ.
+    scores (I, L): higher for images that are more likely to have a label. targets (I, L): whether
+    an image has a label. Labels of fewer than MIN_POSITIVES images are left out. Raises InputError
+    if the shapes do not match.
     """
     if scores.shape != targets.shape or scores.shape[1:] != (len(names),):
         raise InputError(
-            f"scores and targets must be (images, {len(names)}), got {scores.shape} and "
+            f"scores and targets must have shape (images, {len(names)}), got {scores.shape} and "
             f"{targets.shape}"
         )
     kept, precisions, chances = [], [], []

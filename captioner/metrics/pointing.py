@@ -33,12 +33,12 @@ class Pointing:
 
     @property
     def accuracy(self) -> float:
-        """Percentage of mentions that are hits; nan if there are no mentions."""
+        """Percentage of mentions that are hits; NaN if there are no mentions."""
         return 100 * self.hits / self.count if self.count else math.nan
 
     @property
     def chance_level(self) -> float:
-        """Expected accuracy if peaks were in uniformly random cells; nan without mentions."""
+        """Expected accuracy if peaks were in uniformly random cells; NaN without mentions."""
         return 100 * self.chance / self.count if self.count else math.nan
 
 
@@ -80,7 +80,7 @@ def pointing(
     a box widened by half a cell on every side. The map covers the whole image, of `image_size`
     (width, height) pixels; cells are shifted by `offset` cells down and to the right, like
     `Encoder.offset`. A mention without a matching shape is a miss and has chance 0. Raises
-    ValueError unless there is a map for each word.
+    ValueError if there are fewer maps than words.
     """
     if attention.ndim != 3 or len(attention) < len(words):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Precision among the first K and average precision of a ranking, from scores.
+"""Precision at K and average precision of a ranking, computed from scores.
 
 Shapes: I images, Q queries.
 """
@@ -11,11 +11,12 @@ K = 5
 
 
 def precision_at(scores: np.ndarray, relevant: np.ndarray, k: int = K) -> float:
-    """Return the share of relevant images among the `k` with the highest scores.
+    """Return the fraction of relevant images among the `k` with the highest scores, in [0, 1].
 
-    scores, relevant (I,): numbers and booleans. Irrelevant images come first among equal scores, so
-    that constant scores yield the worst result. If there are fewer than `k` images, the share is
-    still of k. Raises InputError if k is below 1, the shapes differ or a score is not finite.
+    scores (I,): higher is better. relevant (I,): booleans. Among equal scores, irrelevant images
+    come first, so that constant scores yield the worst result. The divisor is `k` even if there are
+    fewer images. Raises InputError if k is below 1, the shapes differ, there are no images, or a
+    score is not finite.
     """
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}")
@@ -23,9 +24,10 @@ def precision_at(scores: np.ndarray, relevant: np.ndarray, k: int = K) -> float:
 
 
 def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Return the mean, over relevant images, of the precision down to their ranks.
+    """Return the average precision, the mean of the precision at the rank of each relevant image.
 
-    Parameters, ties and errors are as in `precision_at`. Raises InputError if no image is relevant.
+    Parameters, ties and errors are as in `precision_at`. Also raises InputError if no image is
+    relevant.
     """
     ordered = _in_order(scores, relevant)
     places = np.flatnonzero(ordered)
@@ -37,11 +39,11 @@ def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
 
 
 def _in_order(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Return the relevance (I,) of images by decreasing score, irrelevant ones first in ties."""
+    """Return the relevance (I,) of images sorted by decreasing score; ties: irrelevant first."""
     scores, relevant = np.asarray(scores), np.asarray(relevant, dtype=bool)
     if scores.ndim != 1 or scores.shape != relevant.shape or not len(scores):
         raise InputError(
-            "scores and relevant must be (images,) and nonempty, got "
+            "scores and relevant must have the same nonempty shape (images,), got "
             f"{scores.shape} and {relevant.shape}"
         )
     if not np.isfinite(scores).all():

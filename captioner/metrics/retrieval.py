@@ -83,12 +83,12 @@ class RetrievalScores:
 
 
 def pair_accuracy(scores: np.ndarray, image_of_text: np.ndarray) -> float | None:
-    """Return the probability that a pair scores higher than its image with a random wrong text.
+    """Return the probability that a pair scores higher than its image with a random negative text.
 
-    scores and image_of_text: as in `retrieval_scores`. The mean over all pairs of the share of the
-    texts of other images whose score is lower, in [0, 1]; ties count as wrong. It is close to 1
-    even for models that rank poorly, so that recalls belong beside it. None if only one image has
-    texts.
+    scores and image_of_text: as in `retrieval_scores`. The result, in [0, 1], is the mean over all
+    pairs of the fraction of texts of other images that have a lower score; ties count as incorrect.
+    It is close to 1 even for models that rank poorly, so report it together with recalls. Returns
+    None if only one image has texts.
     """
     total = 0.0
     for image in np.unique(image_of_text):

@@ -15,9 +15,9 @@ VOID = 255  # pixels of no class, such as the borders of objects in Pascal VOC; 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Pixels of each true class (rows) that were given each class (columns), (C, C), int64.
+    """A confusion matrix of pixels (C, C), int64: rows are true, columns predicted classes.
 
-    Results can be added with `+`.
+    Matrices of several images can be added with `+`.
     """
 
     confusion: np.ndarray
@@ -35,16 +35,15 @@ class Segmentation:
 
     @property
     def mean_iou(self) -> float:
-        """The mean over all classes that occur, including the background; nan without pixels."""
+        """The mean of `ious` over all classes that occur, including the background, or nan."""
         ious = self.ious[~np.isnan(self.ious)]
         return float(ious.mean()) if len(ious) else math.nan
 
     @property
     def micro_iou(self) -> float:
-        """The intersections of all classes except the background, divided by their unions.
+        """The summed intersections of all classes but the background, divided by the summed unions.
 
-        Intersections and unions are summed over classes and images; nan if no pixel belongs to,
-        or was given, a class.
+        The result is nan if all pixels are background and were predicted as background.
         """
         hits = self.confusion.diagonal()[1:].sum()
         union = self.confusion.sum(0)[1:].sum() + self.confusion.sum(1)[1:].sum() - hits
@@ -52,13 +51,13 @@ class Segmentation:
 
 
 def segmentation(predicted: np.ndarray, true: np.ndarray, classes: int) -> Segmentation:
-    """Compare two masks (H, W) of class indices below `classes`; VOID pixels of `true` are ignored.
+    """Compare masks (H, W) of class indices below `classes`; VOID pixels of `true` are ignored.
 
     Raises InputError if the shapes differ or an index is out of range.
     """
     if predicted.shape != true.shape or predicted.ndim != 2:
         raise InputError(
-            f"masks must be (H, W) and of the same size, got {predicted.shape} and {true.shape}"
+            f"masks must have the same shape (H, W), got {predicted.shape} and {true.shape}"
         )
     clear = true != VOID
     given, wanted = predicted[clear].astype(np.int64), true[clear].astype(np.int64)

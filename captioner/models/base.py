@@ -13,7 +13,8 @@ has_attention
     Whether `step` returns attention maps.
 
 loss(batch) -> losses.Loss
-    Teacher-forced loss of a batch of images with all their captions. An ensemble has no loss.
+    Teacher-forced loss of a batch of images with all their captions. An ensemble, which is never
+    trained, has neither `loss` nor `calibrate`.
 
 calibrate(maps)
     Computes statistics that are not learned by gradient descent; called before training. maps:

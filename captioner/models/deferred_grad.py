@@ -1,8 +1,8 @@
 """Matrix products in a loop, with one weight gradient after the loop.
 
-Autograd accumulates the gradient of a matrix step by step: every step costs a product too thin to
-be fast and an addition the size of the matrix. Here, the backward pass of each step only stores the
-two factors of that product, and the last backward node multiplies the concatenated factors once.
+Autograd accumulates the gradient of a matrix step by step: every step requires a product of narrow
+matrices, which is slow, and an addition of the full size. Here, each step's backward pass only
+stores the two factors of that product; the last backward node multiplies the concatenated factors.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .layers import on_padded_rows, pad_rows
+from .layers import in_blocks, on_padded_rows, pad_rows
 
 Factors = dict[int, tuple[Tensor, Tensor]]  # inputs and output gradients by call number
 Product = Callable[[Tensor], Tensor]
@@ -32,6 +32,8 @@ def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
     if not (torch.is_grad_enabled() and matrix.requires_grad):
         if isinstance(factor, nn.Linear):
             return partial(on_padded_rows, factor)
+        if factor.ndim == 3:
+            return lambda x: in_blocks(torch.matmul, x.to(factor.dtype), factor)
         return lambda x: x.to(factor.dtype) @ factor
     device = matrix.device.type
     if torch.is_autocast_enabled(device):

@@ -17,8 +17,7 @@ def pad_rows(rows: Tensor, smallest_step: int = 1) -> Tensor:
     over the rows, are bit-identical to those without padding. In float32 they would not be, and
     oneDNN caches nothing per shape, so float32 rows are returned unchanged.
     """
-    half = rows.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    if not half or rows.device.type != "cpu":
+    if not _caches_shapes(rows):
         return rows
     missing = padded_count(rows.shape[-2], smallest_step) - rows.shape[-2]
     return F.pad(rows, (0, 0, 0, missing)) if missing else rows
@@ -32,6 +31,26 @@ def padded_count(count: int, smallest_step: int = 1) -> int:
     sixteenth = (1 << max(0, count - 1).bit_length()) // 16
     step = min(LARGEST_STEP, max(smallest_step, sixteenth))
     return -(-count // step) * step
+
+
+def in_blocks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Apply a function to tensors (B, ...), where `pad_rows` would pad in blocks of 2^k images.
+
+    Batches of all sizes then need few shapes, without products of padding. The result for an image
+    must not depend on the others.
+    """
+    count = len(tensors[0])
+    if not _caches_shapes(tensors[0]) or count & (count - 1) == 0:
+        return function(*tensors)
+    sizes = [1 << bit for bit in reversed(range(count.bit_length())) if count >> bit & 1]
+    blocks = zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True)
+    return torch.cat([function(*block) for block in blocks])
+
+
+def _caches_shapes(rows: Tensor) -> bool:
+    """Return whether oneDNN would compile and cache a program for the shape of a product."""
+    half = rows.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    return half and rows.device.type == "cpu"
 
 
 def on_padded_rows(layer: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
@@ -57,7 +76,7 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose CPU masks are drawn with torch.rand, four times as fast as torch's dropout."""
+    """Dropout that draws CPU masks with torch.rand, which is four times as fast as torch's."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or self.p == 0 or inputs.device.type != "cpu":
@@ -86,7 +105,7 @@ class Standardize(nn.Module):
         """Set the mean and std of each channel from at least one batch of maps (B, D, h, w).
 
         Each std is clamped to at least a tenth of the mean std, so that noise in nearly constant
-        channels is not amplified.
+        channels is not amplified. If all channels are constant, every std is set to 1.
         """
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for batch in maps:

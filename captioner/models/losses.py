@@ -21,11 +21,12 @@ LAST_BLOCK_STEP = 64  # between the row counts to which the last block is padded
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss, and the number of words over which it is averaged, used as the batch's weight.
+    """The loss of a batch, and the batch's weight in means over several batches.
 
-    value: scalar to minimise, the mean per word; gradients flow through it.
-    count: number of words, including end tokens.
-    parts: detached scalars to log, by name, averaged per word.
+    value: scalar to minimise, a mean over the batch; gradients flow through it.
+    count: the weight: the number of words of the reference captions, including end tokens, or in
+        linking the number of texts or images.
+    parts: detached scalars to log, by name.
     statistics: sums over the batch for a running mean that the model keeps; the training loop sums
         them over all processes and passes the result to the model's `update_statistics`.
     """

@@ -65,7 +65,7 @@ _MAX_MARKERS = 30  # per line; more would make the SVG large and the lines hard 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One set of axes: title, E epochs, and the values (E,) of each line, nan if missing."""
+    """One set of axes: title, E epochs, and the values (E,) of each line, NaN if missing."""
 
     title: str
     epochs: list[float]
@@ -142,7 +142,7 @@ def _panels(rows: Sequence[Mapping[str, Any]], watch: str) -> list[_Panel]:
 
 
 def _number(value: object) -> float:
-    """Return the value if it is a finite number, otherwise nan."""
+    """Return the value if it is a finite number, otherwise NaN."""
     return value if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Wrong search results as a self-contained HTML page without scripts."""
+"""Irrelevant search results as a self-contained HTML page without scripts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,9 +30,10 @@ img, .missing { width: 100%; height: 10em; object-fit: contain; border-radius: 4
 
 @dataclass(frozen=True)
 class Failure:
-    """A wrong image. image: RGB, or None if it can no longer be read.
+    """An irrelevant image among the first results of a query.
 
-    words: the words of its captions that occur beside those of the query, with their lifts.
+    image: RGB, or None if it can no longer be read. words: words of its captions, with their lifts
+    relative to the words of the query.
     """
 
     rank: int
@@ -45,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class FailedQuery:
-    """A query, how many of the first images are right, and its wrong images."""
+    """A query, how many of its first `shown` images are relevant (`right`), and its failures."""
 
     query: str
     right: int
@@ -54,7 +55,7 @@ class FailedQuery:
 
 
 def failures_page(title: str, note: str, queries: Iterable[FailedQuery]) -> str:
-    """Format a page with a section for each query: the wrong images with their captions."""
+    """Format a page with a section for each query: its irrelevant images and their captions."""
     sections = "\n".join(_section(each) for each in queries)
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">\n'
@@ -68,8 +69,8 @@ def failures_page(title: str, note: str, queries: Iterable[FailedQuery]) -> str:
 def _section(query: FailedQuery) -> str:
     items = "\n".join(_item(failure) for failure in query.failures)
     return (
-        f"<section>\n<h2>{escape(query.query)} <span>{query.right} of {query.shown} right</span>"
-        f"</h2>\n<ol>\n{items}\n</ol>\n</section>"
+        f"<section>\n<h2>{escape(query.query)} <span>{query.right} of {query.shown} relevant"
+        f"</span></h2>\n<ol>\n{items}\n</ol>\n</section>"
     )
 
 

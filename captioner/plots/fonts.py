@@ -15,7 +15,7 @@ _noted: set[str] = set()  # scripts
 def drawable(text: str) -> str:
     """Replace each character of a text that no installed font has with MISSING.
 
-    A note on stderr names the first such character of each script.
+    A note on stderr names the first such character of each script, once per process.
     """
     lacking = [character for character in text if _file_with(character) is None]
     for character in lacking:
@@ -63,9 +63,9 @@ def _dejavu() -> Path:
 
 @cache
 def _file_with(character: str) -> Path | None:
-    """Return the path of the first font that has the character, DejaVu Sans or an installed one.
+    """Return the path of the first font that has the character: DejaVu Sans or an installed one.
 
-    Returns None if no font has it.
+    Returns None if no font has the character.
     """
     if not character.isprintable() or ord(character) in _characters(_dejavu()):
         return _dejavu()
@@ -76,7 +76,7 @@ def _file_with(character: str) -> Path | None:
 def _installed() -> tuple[Path, ...]:
     """Return the files of scalable fonts, upright and regular ones first.
 
-    Last Resort fonts are left out: they have a box for every character.
+    Last Resort fonts are left out, because they contain a box for every character.
     """
     from matplotlib.font_manager import fontManager
 
@@ -98,7 +98,7 @@ def _characters(file: Path) -> frozenset[int]:
 
 
 def _script(character: str) -> str:
-    """Return the script of a letter, as in its Unicode name, such as CJK or THAI."""
+    """Return the script of a letter, as in its Unicode name, such as CJK; else "symbols"."""
     if not unicodedata.category(character).startswith(("L", "M")):
         return "symbols"
     return unicodedata.name(character, "unknown").partition(" ")[0]

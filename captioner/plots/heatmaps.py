@@ -35,7 +35,7 @@ ENDINGS = (*FIGURES, *ANIMATIONS, "npy")
 class Scale:
     """The colour scale of maps, from 0 to `maximum`; None means the maximum of all maps.
 
-    quantity: what the maps show, for the label of the colour bar.
+    quantity: what the maps show; the label of the colour bar.
     """
 
     quantity: str
@@ -61,13 +61,14 @@ def save_heatmap(
 ) -> None:
     """Write the attention maps `(T, h, w)` in the format determined by the path's extension.
 
-    A figure (png, jpg, tiff, pdf, svg) shows the image and one panel per word. The panels share one
-    colour scale, which `scale` describes; only figures show the title. An
-    animation (gif, webp) has one frame per word. An npy file contains the maps as float32; a .json
-    file of the same name contains the words and the offset. offset: position of a cell's value, as
-    in `overlays.upsample`; use `Encoder.offset`. Missing directories are created; each file is
-    replaced atomically. Raises InputError if the extension is unknown, if the numbers of words and
-    maps differ, or if the file cannot be written.
+    A figure (png, jpg, tiff, pdf, svg) shows the title, the image and one panel per word; the
+    panels share the colour scale that `scale` describes. An animation (gif, webp) shows the image,
+    then one frame per word, as in `animations.animation`; it ignores `title` and `scale`. An npy
+    file contains the maps as float32; a .json file of the same name contains the words and the
+    offset. offset: position of a cell's value, as in `overlays.upsample`; use `Encoder.offset`.
+    Missing directories are created; each file is replaced atomically. Raises InputError if the
+    extension is unknown, if there are no words, if the numbers of words and maps differ, or if the
+    file cannot be written.
     """
     path = Path(path)
     extension = path.suffix[1:].lower()
@@ -78,8 +79,8 @@ def save_heatmap(
     attention = check_maps(attention, 3)
     if len(words) != len(attention) or not words:
         raise InputError(
-            f"attention must have one map for each word, got {len(words)} words "
-            f"and {len(attention)} maps"
+            "attention must have one map for each word, and there must be a word, got "
+            f"{len(words)} words and {len(attention)} maps"
         )
     if extension == "npy":
         description = json.dumps({"words": list(words), "offset": offset}, ensure_ascii=False)
@@ -100,7 +101,9 @@ def _write(path: Path, content: str | bytes) -> None:
     try:
         atomic_write(path, content)
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written: {error}") from error
+        raise InputError(
+            f"{str(path)!r} cannot be written: {error}; choose another path"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -215,4 +218,4 @@ def _color_bar(axes: "Axes", vmax: float, scale: Scale, grid: tuple[int, ...]) -
         format=PercentFormatter(1, decimals=0 if vmax > 0.3 else 1),
     )
     axes.tick_params(labelsize=8)
-    axes.set_ylabel("{}\nper {} × {} cell".format(scale.quantity, *grid), fontsize=8)
+    axes.set_ylabel("{}\nper cell of {} × {}".format(scale.quantity, *grid), fontsize=8)

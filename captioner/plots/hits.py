@@ -36,7 +36,7 @@ def hits_page(
     hits: Iterable[tuple[str, float, Image.Image | None]],
     queried: Iterable[tuple[str, Image.Image | None]] = (),
 ) -> str:
-    """Format a page with the query, a note below it, and the images found, in order.
+    """Format a page with the query, a note below the query, and the images found, in order.
 
     hits: name, score and RGB image of each hit; the image is None if it can no longer be read.
     queried: name and image of each image in the query, which are shown above the hits.
@@ -56,9 +56,9 @@ def texts_page(
     hits: Iterable[tuple[str, float]],
     queried: Iterable[tuple[str, Image.Image | None]] = (),
 ) -> str:
-    """Format a page with the query, a note below it, and a list of the texts found, in order.
+    """Format a page with the query, a note below the query, and the texts found, in order.
 
-    hits: text and score of each. queried: as in `hits_page`.
+    hits: text and score of each hit. queried: as in `hits_page`.
     """
     items = "\n".join(
         f'<li><span class="score">{score:.3f}</span><span class="name">{escape(text)}</span></li>'

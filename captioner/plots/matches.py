@@ -34,7 +34,7 @@ figure.own img, figure.own .missing { outline: 3px solid #2b8a57; }
 
 @dataclass(frozen=True)
 class Picture:
-    """The name of an image, and the RGB image; None if it cannot be read."""
+    """The name of an image, and the image in RGB, or None if it cannot be read."""
 
     name: str
     image: Image.Image | None
@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class ImageMatches:
-    """An image and its best captions: each with its score, and whether it is the image's own."""
+    """An image and its best captions, each with its score and whether it is the image's own."""
 
     picture: Picture
     captions: Sequence[tuple[str, float, bool]]
@@ -50,7 +50,7 @@ class ImageMatches:
 
 @dataclass(frozen=True)
 class CaptionMatches:
-    """A caption and its best images: each with its score, and whether it has the caption."""
+    """A caption and its best images, each with its score and whether it is the caption's image."""
 
     caption: str
     pictures: Sequence[tuple[Picture, float, bool]]
@@ -59,9 +59,9 @@ class CaptionMatches:
 def matches_page(
     title: str, note: str, images: Sequence[ImageMatches], captions: Sequence[CaptionMatches]
 ) -> str:
-    """Format a self-contained page without scripts; correct answers are marked.
+    """Format a self-contained HTML page without scripts, in which own captions are marked.
 
-    note: lines below the title.
+    note: text of one or more lines below the title.
     """
     by_image = "\n".join(
         f'<div class="image">{_picture(match.picture)}<ol>'

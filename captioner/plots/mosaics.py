@@ -24,13 +24,13 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 def draw_mosaic(
     path: Path, points: np.ndarray, load: Callable[[int], Image.Image | None], side: int
 ) -> list[int]:
-    """Write a square PNG or JPEG file of the images' thumbnails; return those that are missing.
+    """Write a square PNG or JPEG file of thumbnails; return the indices of unreadable images.
 
-    points: positions (N, 2), the second coordinate upwards. load: returns an RGB image, or None if
-    it cannot be read, in which case its cell stays grey. side: of the mosaic in pixels. Each
-    thumbnail is the centre of its image, cropped to a square, in the free cell closest to its
-    point (see `cells`). The format follows the suffix of `path`, which is replaced atomically.
-    Raises InputError for the same sides as `check_side`.
+    points: positions (N, 2), the second coordinate upwards. load: returns the i-th image in RGB, or
+    None if it cannot be read; its cell is then grey. side: side of the mosaic in pixels. A
+    thumbnail is a square cropped from the centre of its image, in the free cell closest to its
+    point (see `cells`). The suffix of `path` determines the format; the file is replaced
+    atomically. Raises InputError in the same cases as `check_side` and `cells`.
     """
     check_side(len(points), side)
     count = cells_per_side(len(points))
@@ -54,34 +54,36 @@ def draw_mosaic(
 
 
 def check_side(images: int, side: int) -> None:
-    """Raise InputError for a mosaic of too many pixels, or of thumbnails of less than 16 pixels.
+    """Raise InputError if a mosaic is too large, or too small for thumbnails of 16 pixels.
 
-    images: number of images. side: of the mosaic in pixels, at most 20,000.
+    images: number of images. side: side of the mosaic in pixels, at most 20,000.
     """
     if side > MAX_SIDE:
-        raise InputError(f"a mosaic may have at most {MAX_SIDE:,} pixels a side, got {side:,}")
+        raise InputError(f"a mosaic may have at most {MAX_SIDE:,} pixels per side, got {side:,}")
     if side < (needed := MIN_CELL * cells_per_side(images)):
         raise InputError(
-            f"a mosaic of {images:,} images needs at least {needed} pixels, got {side}; draw fewer "
-            "images or a larger mosaic"
+            f"a mosaic of {images:,} images needs at least {needed} pixels per side, got {side}; "
+            "draw fewer images or a larger mosaic"
         )
 
 
 def cells_per_side(count: int) -> int:
-    """Return the number of columns and rows of the grid for a number of images."""
+    """Return the number of columns, which is also that of rows, of a grid for `count` images."""
     return ceil(sqrt(count / FILLED))
 
 
 def cells(points: np.ndarray) -> np.ndarray:
-    """Return the column and row (N, 2), int64, of a cell for each point (N, 2), no two the same.
+    """Assign each point (N, 2) a cell of its own; return the columns and rows (N, 2), int64.
 
-    The grid has `cells_per_side` columns and rows and spans the points' ranges; row 0 is at the
-    top. Each point takes the free cell whose centre is closest, those near the middle of all
-    points first. Raises InputError for points that are not finite.
+    The grid has `cells_per_side` columns and rows and spans the range of the points; row 0 is at
+    the top. Points close to the mean of all points are assigned first; each gets the free cell
+    whose centre is closest. Raises InputError for points that are not finite or have another shape.
     """
     points = np.asarray(points, dtype=np.float64)
-    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-        raise InputError(f"points must be finite, of shape (N, 2), got {points.shape}")
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise InputError(f"points must have shape (N, 2), got {points.shape}")
+    if not np.isfinite(points).all():
+        raise InputError("points must be finite, got NaN or infinity")
     count = cells_per_side(len(points))
     low, high = points.min(0), points.max(0)
     span = np.where(high > low, high - low, 1)

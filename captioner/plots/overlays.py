@@ -48,7 +48,7 @@ def overlay(
     Returns an RGB image of the same size. Colour and opacity increase with attention from 0 to
     `vmax`; None uses the map's maximum. offset: position of a cell's value, as in `upsample`; use
     `Encoder.offset`. Raises InputError if the map has any other shape, or negative or non-finite
-    values.
+    values, if `vmax` is not above 0, and as `upsample` does.
     """
     attention = check_maps(attention, 2)
     if vmax is None:

@@ -16,8 +16,8 @@ MAX_RATIO = 3  # maximum ratio of a panel's sides; an image in a narrower panel 
 def panel_size(image: Image.Image, side: int) -> tuple[int, int]:
     """Return the width and height of the image's panels.
 
-    Their area is that of a square with a side of `side` pixels; their aspect ratio is the image's,
-    clamped to the range from 1:3 to 3:1.
+    Their area is about `side` ** 2 pixels; their aspect ratio is that of the image, clamped to the
+    range from 1:3 to 3:1.
     """
     root = clipped_ratio(image) ** 0.5
     return round(side * root), round(side / root)
@@ -31,11 +31,11 @@ def clipped_ratio(image: Image.Image) -> float:
 def draw_panels(
     image: Image.Image, attention: np.ndarray | None, offset: float, vmax: float | None = None
 ) -> list[Image.Image]:
-    """Return the RGB image, then the image overlaid with each map of `(T, h, w)`, in equal sizes.
+    """Return the RGB image, and the image overlaid with each map of `(T, h, w)`, in equal sizes.
 
-    The overlays share one colour scale and have 6 bits per channel, which halves the size of PNG
-    files without a visible difference. offset: as in `overlays.upsample`. vmax: as in
-    `overlay_each`.
+    If `attention` is None, there are no overlays. The overlays share one colour scale and have 6
+    bits per channel, which halves the size of PNG files without a visible difference. offset: as in
+    `overlays.upsample`. vmax: as in `overlay_each`.
     """
     if attention is None:
         return [image]

@@ -48,10 +48,10 @@ _LEGEND: dict[str, Any] = {  # to the right of the axes, where it covers no poin
 
 @dataclass(frozen=True)
 class Axes2D:
-    """What the two coordinates of points mean, or named points among which they are placed.
+    """The meaning of a plane: two named axes, named anchors among which points lie, or neither.
 
-    names: the names of both axes, which then have ticks from 0 to 1. anchors: names and positions
-    (A, 2).
+    names: names of the horizontal and the vertical axis, which have ticks from 0 to 1. anchors:
+    names and positions (A, 2) of A anchors.
     """
 
     names: tuple[str, str] | None = None
@@ -70,9 +70,10 @@ def draw_projection(
 
     groups (N,): index of each point's label, or -1 for grey points, which the legend calls "other".
     labels: the groups' names in the legend's order, at most MAX_GROUPS; the legend also shows the
-    size of each group. Both axes have the same scale, and no ticks unless `meaning` names them. The
-    PNG is replaced atomically. Raises InputError if the shapes do not match, if a point is not
-    finite, or if there are too many groups.
+    size of each group. Axes that `meaning` names have ticks; otherwise both axes have the same
+    scale. A long title is truncated. The PNG is replaced atomically. Raises InputError if the
+    shapes do not match, if a point is not finite, if an index is out of range, or if there are too
+    many groups.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ def draw_projection(
 
 
 def _describe_axes(axes: "Axes", meaning: Axes2D) -> None:
-    """Draw the names of the axes and of the anchors."""
+    """Label the axes, or write the name of each anchor beside its position."""
     if meaning.names is None:
         axes.set(xticks=[], yticks=[])
     else:

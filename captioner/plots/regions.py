@@ -15,8 +15,8 @@ def draw_regions(image: Image.Image, groups: np.ndarray, offset: float = 0.0) ->
     """Return an RGB image of the same size, whose cells have the colours of their groups.
 
     groups (h, w): the group of each cell, from 0; colours repeat if there are more groups than
-    colours. offset: position of a cell's centre, as in `overlays.upsample`. Borders are drawn
-    between cells, because the groups are known for whole cells only.
+    colours. offset: position of a cell's centre, as in `overlays.upsample`. Colours are not
+    interpolated, because the groups are known only for whole cells.
     """
     height, width = groups.shape
     rows = _cells(image.height, height, offset)
@@ -29,6 +29,6 @@ def draw_regions(image: Image.Image, groups: np.ndarray, offset: float = 0.0) ->
 
 
 def _cells(length: int, cells: int, offset: float) -> np.ndarray:
-    """Return the cell of each of `length` pixels."""
+    """Return the index of the cell, along one axis, that contains each of `length` pixels."""
     position = (np.arange(length) + 0.5) * cells / length - offset
     return np.floor(position).astype(int).clip(0, cells - 1)

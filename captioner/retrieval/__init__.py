@@ -1,1 +1,1 @@
-"""Retrieval: exact search, index files, queries and projections of vectors, without any model."""
+"""Retrieval: search, index files, queries and projections of vectors, without any model."""

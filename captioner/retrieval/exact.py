@@ -13,7 +13,7 @@ PIECE = 32768
 
 
 def search(rows: np.ndarray, vector: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the `top` rows with the largest dot products, and these products.
+    """Return the indices of the `top` rows with the largest dot products, and the products.
 
     rows (N, E): float16 or float32; may be mapped from a file. vector (E,): float32. Both results
     have min(top, N) elements. The largest product comes first, and equal products are in the order

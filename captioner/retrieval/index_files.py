@@ -1,16 +1,17 @@
 """The files of an index, and how they are read.
 
     DIR/
-      manifest.json      format, checkpoint, generation G, row count after the last complete run
+      manifest.json      format, checkpoint, generation G, number of rows when it was written
       rows-G.npy         embeddings (N, E), float16
-      regions-G.bin      only for a spatial model: region embeddings, one row of bytes per image
-      images-G.jsonl     the image of each row: path, size in bytes, stamp and content hash
+      regions-G.bin      region embeddings of a spatial model, one row of bytes per image
+      images-G.jsonl     the image of each row: path or URL, size in bytes, stamp and content hash
       texts-G.jsonl      in an index of texts instead: the text of each row, and its sources
-      skipped.jsonl      images or texts that got no row in the last run, and why
-      recovered.jsonl    lines whose rows were lost, until the next complete run
+      clusters-G.faiss   clusters of the first rows, for approximate search
+      skipped.jsonl      images or texts that have no row after the last run, and why
+      recovered.jsonl    lines whose rows were lost; deleted by the next complete run
 
-Each line is written after its row, so a row is part of the index only if its line is complete.
-`index_writer` writes the files.
+Each line is written after its row, so a row is part of the index only if its line is complete. The
+files are written in `index_writer`.
 
 Shapes: N rows, E dimensions.
 """
@@ -35,7 +36,7 @@ HEADER = 128  # bytes before the rows; enough for the header of any number of ro
 
 
 class RegionShape(NamedTuple):
-    """The shape of the region embeddings of an image; `region_rows` stores them as bytes."""
+    """The shape (K, E, h, w) of an image's region embeddings, which `region_rows` packs."""
 
     blocks: int
     dimensions: int
@@ -49,7 +50,7 @@ class RegionShape(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """The number of bytes R of a row."""
+        """The number of bytes R of an image's packed region embeddings."""
         return self.regions * (2 + self.dimensions)
 
 
@@ -57,10 +58,10 @@ class RegionShape(NamedTuple):
 class Manifest:
     """The checkpoint of an index and the state of its files, as in manifest.json.
 
-    checkpoint: path or repository. weights: SHA-256 of its weights. dimensions: E. rows: number of
-    rows after the last complete run. generation: the number in the names of the files. kind:
-    "images" or "texts", what the rows embed. regions: the shape (K, E, h, w) of the region
-    embeddings of an image; empty if there are none.
+    checkpoint: path or hub repository. weights: SHA-256 of its weights. dimensions: E. rows: number
+    of rows when the manifest was written; more may have been appended since. generation: the number
+    G in the file names. kind: what the rows embed, "images" or "texts". regions: the shape
+    (K, E, h, w) of an image's region embeddings; empty if there are none.
     """
 
     checkpoint: str
@@ -74,17 +75,17 @@ class Manifest:
 
     @property
     def region_shape(self) -> RegionShape | None:
-        """The shape of the region embeddings of an image; None if there are none."""
+        """The shape of an image's region embeddings; None if there are none."""
         return RegionShape(*self.regions) if self.regions else None
 
 
 @dataclass(frozen=True)
 class IndexFiles:
-    """The files of one generation, as found when they were opened.
+    """The files of one generation, as they were when opened.
 
-    They stay the same if another process writes the index again or deletes it. rows (N, E):
-    float16, mapped from the file. line_file: the lines of at least N rows. regions (N, R): rows of
-    `region_rows`, mapped from the file; None if there are none.
+    The contents stay the same even if another process rewrites or deletes the index. rows (N, E):
+    float16, memory-mapped. line_file: the lines of at least N rows. regions (N, R): packed region
+    embeddings (see `region_rows`), memory-mapped; None if there are none.
     """
 
     directory: Path
@@ -95,24 +96,24 @@ class IndexFiles:
 
     @property
     def starts(self) -> np.ndarray:
-        """The byte offsets (N + 1,) of all lines, and of the end of the last one."""
+        """The byte offsets of all lines and of the end of the last one, as in `LineFile`."""
         return self.line_file.starts
 
     @property
     def lines(self) -> Path:
-        """The path of the lines, where another process may have written a new file."""
+        """The path of the file of lines, which another process may have replaced since."""
         return self.line_file.path
 
     def entries(self, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """Yield the line of each row as a dict with the key "image" or "text", read on demand."""
+        """Yield the line of each row as a dict with the key "image" or "text"; read on demand."""
         path, key = self.line_file.path, KINDS[self.manifest.kind]
         for i in indices:
             yield parse_line(path, key, self.line_file.read(i))
 
     def find(self, item: str) -> int | None:
-        """Return the row of an image by its path or URL, or of a text; None if there is none.
+        """Return the row of an image (by path or URL) or of a text; None if it is not indexed.
 
-        The lines are searched in the file, because a dictionary of all paths would be large.
+        The file of lines is searched, because a dictionary of all paths would be large.
         """
         key = KINDS[self.manifest.kind]
         wanted = f'"{key}": {json.dumps(item)}'.encode()
@@ -136,7 +137,7 @@ def is_index(directory: Path) -> bool:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest; raise InputError if it is missing, damaged or in another format."""
+    """Read the manifest; raise InputError if it is missing, damaged or in an unknown format."""
     path = directory / MANIFEST
     if not path.exists():
         raise InputError(f"{directory} is not an index; write one with captioner index")
@@ -166,8 +167,8 @@ def read_manifest(directory: Path) -> Manifest:
     regions = manifest.regions
     if regions and (len(regions) != 4 or not all(type(n) is int and n > 0 for n in regions)):
         raise InputError(
-            f"{path} is damaged: regions must be four sizes, got {list(regions)}; delete "
-            f"{directory} and write it again"
+            f"{path} is damaged: regions must be four positive integers, got {list(regions)}; "
+            f"{_advice(directory)}"
         )
     if manifest.dimensions < 1 or manifest.rows < 0:
         raise InputError(
@@ -235,6 +236,11 @@ def regions_path(directory: Path, manifest: Manifest) -> Path:
     return directory / f"regions-{manifest.generation}.bin"
 
 
+def clusters_path(directory: Path, manifest: Manifest) -> Path:
+    """Return the path of the file of clusters that belongs to a manifest; it may not exist."""
+    return directory / f"clusters-{manifest.generation}.faiss"
+
+
 def _map_rows(directory: Path, manifest: Manifest, count: int) -> np.ndarray:
     shape = (count, manifest.dimensions)
     if not count:
@@ -255,19 +261,23 @@ def count_rows(directory: Path, manifest: Manifest) -> int:
             raise InputError(f"{path} is damaged: {error}; {_advice(directory)}") from error
         right = dimensions == (manifest.dimensions,) and dtype == np.float16 and not fortran
         if not right or file.tell() != HEADER:
-            raise InputError(f"{path} does not match {MANIFEST}; {_advice(directory)}")
+            raise InputError(
+                f"{path} is damaged: its header does not match {MANIFEST}; {_advice(directory)}"
+            )
         return (file.seek(0, os.SEEK_END) - HEADER) // (2 * manifest.dimensions)
 
 
 def parse_line(path: Path, key: str, line: bytes) -> dict[str, Any]:
-    """Return a line of the file at `path` as a dict; raise InputError if it has no `key`."""
+    """Parse a line of the file at `path`; raise InputError if it has no text with this key."""
     try:
         entry = json.loads(line)
         if isinstance(entry[key], str):
             return dict(entry)
     except (ValueError, TypeError, KeyError, RecursionError):
         pass
-    raise InputError(f"{path} is damaged: a line has no {key}; {_advice(path.parent)}")
+    raise InputError(
+        f"{path} is damaged: a line has no text with the key {key!r}; {_advice(path.parent)}"
+    )
 
 
 def _advice(directory: Path) -> str:

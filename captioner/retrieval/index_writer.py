@@ -1,8 +1,8 @@
 """Writing indexes so that little work is lost if the process is killed.
 
-Rows are appended first, and then their lines. To remove rows, the files of the next generation are
-written before the manifest refers to them, so that readers always find complete files. The
-manifest is on disk before the files of the last generation are removed.
+Rows are appended first, then their lines. To remove rows, the files of the next generation are
+written before the manifest refers to them, so that readers always find complete files. The files of
+the previous generation are deleted only when the new manifest is on disk.
 `index_files` describes the files.
 
 Shapes: N rows, E dimensions.
@@ -22,6 +22,7 @@ import numpy as np
 
 from ..atomic_io import atomic_write, lock_file
 from ..errors import InputError
+from . import approximate
 from .index_files import (
     HEADER,
     KINDS,
@@ -32,6 +33,7 @@ from .index_files import (
     IndexFiles,
     Manifest,
     RegionShape,
+    clusters_path,
     count_rows,
     is_index,
     lines_path,
@@ -44,14 +46,21 @@ from .index_files import (
 from .line_file import LineFile
 
 BLOCK = 4096  # rows copied at once
+PATTERNS = (  # files of all generations
+    "rows-*.npy",
+    "images-*.jsonl",
+    "texts-*.jsonl",
+    "regions-*.bin",
+    "clusters-*.faiss",
+)
 
 
 class IndexWriter:
     """An index that is open for writing; use `open_writer` to create one.
 
     manifest: manifest of the index. recovered: lines whose rows were lost since the last complete
-    run, because a process was killed or a disk was damaged. The index no longer contains them,
-    unless the caller of an unfinished run has appended them again.
+    run, because a process was killed or a disk was damaged. The index no longer contains these
+    lines, except those that an unfinished run has appended again.
     """
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
@@ -61,6 +70,7 @@ class IndexWriter:
             atomic_write(rows_path(directory, manifest), _header(0, manifest.dimensions))
         self._remove_other_generations()
         self.recovered = self._recover()
+        self.lost_clusters = False  # whether `keep` has removed the clusters
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of all rows, which are read on demand."""
@@ -74,11 +84,13 @@ class IndexWriter:
     ) -> None:
         """Keep the rows at `indices`, which must be in ascending order, and remove all others.
 
-        changes: new values in the lines of some of the kept rows, by row.
+        changes: for some of the kept rows, by row before the removal, values to update in its line.
+        Clusters for approximate search are lost unless all rows are kept without changes.
         """
         files = open_generation(self.directory, replace(self.manifest, rows=0))
         if len(indices) == len(files.rows) and not changes:
             return
+        self.lost_clusters = self.has_clusters
         new = replace(self.manifest, generation=self.manifest.generation + 1)
         header = _header(0, new.dimensions)
         atomic_write(rows_path(self.directory, new), header, sync=True)
@@ -110,7 +122,7 @@ class IndexWriter:
         self._append(self.manifest, rows.astype(np.float16), entries, regions)
 
     def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
-        """Write the header, the list of skipped images or texts and the manifest; return N."""
+        """Complete a run: write the row count and the skipped images or texts; return the count."""
         count = len(LineFile(lines_path(self.directory, self.manifest)))
         with rows_path(self.directory, self.manifest).open("r+b") as file:
             file.write(_header(count, self.manifest.dimensions))
@@ -119,6 +131,24 @@ class IndexWriter:
         self._write_manifest(count)
         (self.directory / RECOVERED).unlink(missing_ok=True)
         return count
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether the index has clusters for approximate search, at least of its first rows."""
+        return clusters_path(self.directory, self.manifest).exists()
+
+    def cluster(self) -> None:
+        """Group all rows into clusters for approximate search, unless they are already grouped.
+
+        Raises InputError if the extra `approximate` is not installed.
+        """
+        path = clusters_path(self.directory, self.manifest)
+        rows = open_generation(self.directory, self.manifest).rows
+        if self.has_clusters:
+            with suppress(InputError):  # damaged clusters are written again
+                if len(approximate.read(path, rows.shape[1])) == len(rows):
+                    return
+        approximate.build(rows).write(path)
 
     def _append(
         self,
@@ -150,18 +180,20 @@ class IndexWriter:
 
     def _remove_other_generations(self) -> None:
         """Delete the files of all other generations, including those left by a killed process."""
-        paths = (rows_path, lines_path, regions_path)
+        paths = (rows_path, lines_path, regions_path, clusters_path)
         names = {path(self.directory, self.manifest).name for path in paths}
-        for pattern in ("rows-*.npy", "images-*.jsonl", "texts-*.jsonl", "regions-*.bin"):
+        for pattern in PATTERNS:
             for path in self.directory.glob(pattern):
                 if path.name not in names:
                     with suppress(OSError):  # on Windows, a reader may have it open
                         path.unlink()
 
     def _recover(self) -> list[dict[str, Any]]:
-        """Truncate all files to the rows that are complete in all; return the lines lost so far.
+        """Truncate all files to the rows that are complete in each; return all lost lines.
 
-        They are written to RECOVERED first, so that a process killed afterwards does not lose them.
+        Lines lost in earlier recoveries are included until the next complete run.
+
+        Lost lines are first written to RECOVERED, so that they survive if the process is killed.
         """
         path, dimensions = lines_path(self.directory, self.manifest), self.manifest.dimensions
         path.touch()
@@ -204,9 +236,9 @@ def open_writer(
     """Open an index to add and remove rows; create it if it does not exist.
 
     Only one process at a time may write to an index. kind: "images" or "texts". regions: shape of
-    the region embeddings to store with each row; None if there are none. Raises InputError if the
-    directory contains something else, if another process is writing to it, if the index has the
-    other kind or was written with other weights, or if it is damaged.
+    the region embeddings to store with each row, or None. Raises InputError if the directory
+    contains something else, if another process is writing to it, if the index is of the other kind
+    or was written with other weights, or if it is damaged.
     """
     if directory.exists() and not is_index(directory) and _has_content(directory):
         raise InputError(f"{directory} already exists and is not an index; choose another --output")
@@ -230,7 +262,7 @@ def open_writer(
             new_key = (weights, dimensions, manifest.regions)
             if (old.weights, old.dimensions, old.regions) != new_key:
                 raise InputError(
-                    f"{directory} was written with another checkpoint, {old.checkpoint}; choose "
+                    f"{directory} was written with other weights, from {old.checkpoint}; choose "
                     "another --output, or delete the index and run captioner index again"
                 )
             manifest = replace(old, checkpoint=checkpoint)
@@ -238,7 +270,7 @@ def open_writer(
 
 
 def _has_content(directory: Path) -> bool:
-    """Return whether the path contains more than the leftovers of an interrupted process."""
+    """Return whether a path is a file, or contains more than leftovers of an interrupted run."""
     leftovers = (".lock", ".part")
     return not directory.is_dir() or any(
         not path.name.endswith(leftovers) for path in directory.iterdir()

@@ -1,4 +1,4 @@
-"""A file of lines that stays as it was when it was opened; the meaning of a line is `index_files`'.
+"""A snapshot of a file of lines; `index_files` defines what the lines contain.
 
 Shapes: N lines.
 """
@@ -16,11 +16,11 @@ import numpy as np
 
 
 class LineFile:
-    """The complete lines of a file, which is open as long as the object exists.
+    """The complete lines of a file, which remains open as long as the object exists.
 
-    The lines stay the same if another process appends to the file, replaces it or deletes it.
-    Several threads may read at the same time. path: of the file. starts (N + 1,): byte offsets of
-    all lines, and of the end of the last one.
+    The lines stay the same even if another process appends to the file, replaces it or deletes it.
+    Several threads may read at the same time. path: path of the file. starts (N + 1,): byte offsets
+    of all lines and of the end of the last one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class LineFile:
         return len(self.starts) - 1
 
     def read(self, line: int) -> bytes:
-        """Return a line; it is incomplete if the file has been truncated since."""
+        """Return a line as bytes; it is incomplete if the file has been truncated since."""
         start, end = self.starts[line : line + 2].tolist()
         if hasattr(os, "pread"):
             return os.pread(self._file.fileno(), end - start, start)
@@ -45,7 +45,7 @@ class LineFile:
 
     @contextmanager
     def mapped(self) -> Iterator[mmap.mmap | bytes]:
-        """Yield the content of all complete lines, which is read on demand."""
+        """Yield all complete lines as one memory-mapped buffer, or as b"" if there are none."""
         end = int(self.starts[-1])
         if not end:  # an empty file cannot be mapped
             yield b""
@@ -55,7 +55,7 @@ class LineFile:
 
 
 def _line_starts(file: IO[bytes]) -> np.ndarray:
-    """Return the byte offsets (N + 1,) of all complete lines, and of the end of the last one."""
+    """Return the byte offsets (N + 1,) of all complete lines and of the end of the last one."""
     ends, offset = [np.zeros(1, np.int64)], 0
     while block := file.read(2**20):
         ends.append(np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1 + offset)

@@ -22,10 +22,11 @@ _SPELLINGS = {"center": "centre", "middle": "centre"}
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A word, phrase or sentence, and a grid (H, W) of any size over the image.
+    """A word, phrase or sentence, painted on a grid (H, W) of any size that covers the image.
 
-    Positive cells are where the word should be, and negative cells are where it should not be.
-    Cells may have any finite weight; a cell with 0 is not painted.
+    Positive cells mark where the word should be, negative cells where it should not be. Cells may
+    have any finite weight; a cell with 0 is not painted. Raises InputError for an empty grid, one
+    that is not finite or not two-dimensional, and one without painted cells.
     """
 
     word: str
@@ -38,10 +39,14 @@ class Layer:
             raise InputError(
                 f"the painted grid of {self.word!r} must consist of numbers in rows of equal length"
             ) from error
-        if grid.ndim != 2 or not grid.size or not np.isfinite(grid).all():
+        if grid.ndim != 2 or not grid.size:
             raise InputError(
-                f"the painted grid of {self.word!r} must be finite and (rows, columns), got shape "
+                f"the painted grid of {self.word!r} must have rows and columns, got shape "
                 f"{grid.shape}"
+            )
+        if not np.isfinite(grid).all():
+            raise InputError(
+                f"the painted grid of {self.word!r} must be finite, got NaN or infinity"
             )
         if not grid.any():
             raise InputError(f"nothing is painted for {self.word!r}; set a cell to 1 or -1")
@@ -49,9 +54,10 @@ class Layer:
 
 
 def parse_layer(text: str) -> Layer:
-    """Parse WORD=PLACE, such as "person=right" or "-person=left"; PLACE is one of PRESETS.
+    """Parse WORD=PLACE, such as "person=right" or "-person=left".
 
-    A minus sign means that the word should not be there. Raises InputError for any other text.
+    PLACE is one of PRESETS, or "center" or "middle" instead of "centre". A minus sign means that
+    the word should not be there. Raises InputError for any other text.
     """
     word, separator, place = text.rpartition("=")
     sign = -1 if word.startswith(("-", "−", "–")) else 1
@@ -68,11 +74,11 @@ def parse_layer(text: str) -> Layer:
 def painted_scores(maps: np.ndarray, layers: Sequence[Layer], offset: float = 0.0) -> np.ndarray:
     """Return the score of each image (N,), float64.
 
-    maps (N, layers, h, w): the map of each layer's word, in [0, 1]. For each layer, the grid is
-    resampled to (h, w); the products of its cells and those of the map are added, and divided by
-    the sum of the grid's absolute values. The score is the sum over the layers, so a layer
-    contributes from -1 to 1. offset: position of a cell's value, as in `Encoder.offset`. Raises
-    InputError if there are no layers.
+    maps (N, layers, h, w): the map of each layer's word, in [0, 1]. A layer's grid is resampled to
+    (h, w) and multiplied by the map cell by cell; the sum of the products is divided by the sum of
+    the grid's absolute values. The score is the sum over the layers, each of which contributes from
+    -1 to 1. offset: position of a cell's value, as in `Encoder.offset`. Raises InputError if there
+    are no layers.
     """
     if not layers:
         raise InputError("nothing is painted; paint at least one word")
@@ -85,10 +91,10 @@ def painted_scores(maps: np.ndarray, layers: Sequence[Layer], offset: float = 0.
 
 
 def resample(grid: np.ndarray, size: tuple[int, int], offset: float = 0.0) -> np.ndarray:
-    """Resample a grid (H, W) to (h, w) by area: each cell is the mean of what it covers.
+    """Resample a grid (H, W) to (h, w) by area: each new cell is the mean of what it covers.
 
-    offset: the cells of the result are shifted by this share of a cell down and to the right; the
-    part of a cell outside the image does not count.
+    offset: distance, as a fraction of a cell, by which the new cells are shifted down and to the
+    right; the part of a cell outside the image does not count.
     """
     rows, columns = (_overlaps(new, old, offset) for new, old in zip(size, grid.shape, strict=True))
     resampled: np.ndarray = rows @ grid @ columns.T
@@ -96,7 +102,7 @@ def resample(grid: np.ndarray, size: tuple[int, int], offset: float = 0.0) -> np
 
 
 def _overlaps(new: int, old: int, offset: float) -> np.ndarray:
-    """Return the shares (new, old) of each new cell that each old cell covers; rows sum to 1."""
+    """Return the fraction of each new cell that each old cell covers, (new, old); rows sum to 1."""
     starts = ((np.arange(new) + offset) / new).clip(0, 1)[:, None]
     ends = ((np.arange(new) + 1 + offset) / new).clip(0, 1)[:, None]
     edges = np.arange(old + 1) / old

@@ -57,7 +57,8 @@ def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
     """Divide vectors (N, Y) into groups by k-means; return the group of each (N,), int64.
 
     groups: number of groups, at least 1; the result has fewer if there are fewer distinct vectors.
-    Group 0 is the largest. Raises InputError for the same vectors as `project`.
+    Group 0 is the largest. Raises InputError for the same vectors as `project`, for fewer than 1
+    group, or if the extra `link` is not installed.
     """
     vectors = _check(vectors)
     if groups < 1:
@@ -75,10 +76,10 @@ def cluster(vectors: np.ndarray, groups: int, seed: int = 0) -> np.ndarray:
 
 
 def subtract_means(vectors: np.ndarray, modalities: np.ndarray) -> np.ndarray:
-    """Subtract from each vector (N, Y) the mean vector of its modality (N,), an integer.
+    """Subtract from each vector (N, Y) the mean vector of its modality.
 
-    Embeddings of images and of texts lie in different regions of their space, so that a projection
-    shows them as two islands. The difference of the means is what separates these.
+    modalities (N,): integers, such as 0 for images and 1 for texts. The means of the embeddings of
+    images and of texts differ, so that a projection would otherwise show two separate clusters.
     """
     centred = np.array(vectors, dtype=np.float64)
     for modality in np.unique(modalities):
@@ -89,11 +90,12 @@ def subtract_means(vectors: np.ndarray, modalities: np.ndarray) -> np.ndarray:
 def nearest_words(
     vectors: np.ndarray, groups: np.ndarray, words: Sequence[str], rows: np.ndarray, count: int = 3
 ) -> list[list[str]]:
-    """Return, for each group, the `count` words whose embeddings fit it better than the others.
+    """Return, for each group, the `count` words that distinguish it best from the other groups.
 
-    vectors (N, Y): embeddings. groups (N,): the group of each, from 0; -1 for no group. rows: the
-    embeddings (words, Y) of the words. A word's rank is its product with the difference between
-    the group's mean vector and the mean of all groups' mean vectors.
+    vectors (N, Y): embeddings. groups (N,): the group of each vector, from 0, or -1 for none. rows
+    (words, Y): the embeddings of the words. Words are ranked by their dot product with the
+    difference between the group's mean vector and the mean of all groups' mean vectors; with the
+    mean vector itself if there is only one group.
     """
     means = np.stack([vectors[groups == group].mean(0) for group in range(groups.max() + 1)])
     scores = (means - means.mean(0)) @ rows.T  # (groups, words)
@@ -107,11 +109,12 @@ def _check(vectors: np.ndarray) -> np.ndarray:
     """Return the vectors as float64; raise InputError if they cannot be projected."""
     vectors = np.asarray(vectors, dtype=np.float64)
     if len(vectors) < MIN_VECTORS:
-        raise InputError(f"a projection needs at least {MIN_VECTORS} vectors, got {len(vectors)}")
-    if vectors.ndim != 2 or vectors.shape[1] < 2:
         raise InputError(
-            f"vectors must have shape (N, Y) with Y of at least 2, got {vectors.shape}"
+            f"a projection needs at least {MIN_VECTORS} vectors, got {len(vectors)}; choose more "
+            "images or sentences"
         )
+    if vectors.ndim != 2 or vectors.shape[1] < 2:
+        raise InputError(f"vectors must have shape (N, Y) with Y at least 2, got {vectors.shape}")
     if len(wrong := np.flatnonzero(~np.isfinite(vectors).all(1))):
         raise InputError(
             f"vectors must be finite, got NaN or infinity in {len(wrong)} of {len(vectors)}, the "
@@ -120,7 +123,7 @@ def _check(vectors: np.ndarray) -> np.ndarray:
     if np.ptp(vectors, axis=0).max() <= TOLERANCE * np.abs(vectors).max():
         raise InputError(
             f"a projection needs distinct vectors, but all {len(vectors)} are equal; choose other "
-            "sentences or vectors"
+            "images, sentences or vectors"
         )
     return vectors
 

@@ -51,7 +51,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Query:
-    """One or more terms; `str` returns the canonical form, which `parse` reads as an equal one."""
+    """One or more terms; `str` returns the canonical form, which `parse` accepts."""
 
     terms: tuple[Term, ...]
 
@@ -82,10 +82,10 @@ def parse(text: str) -> Query:
 
 
 def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
-    """Add the vectors (T, E) of the terms with their weights; return the sum, scaled to norm 1.
+    """Return the sum of the vectors (T, E) of the terms with their weights, scaled to norm 1.
 
-    The result (E,) is float32. Raises InputError if the vectors cancel each other, or if one is not
-    finite.
+    The result (E,) is float32. Raises InputError if the vectors cancel each other out, if the only
+    vector is zero, or if one is not finite.
     """
     weights = np.array([term.weight for term in query.terms])
     weights /= np.abs(weights).max()
@@ -93,9 +93,11 @@ def weighted_sum(vectors: np.ndarray, query: Query) -> np.ndarray:
         total = weights @ vectors.astype(np.float64)
     norm = np.linalg.norm(total)
     if not norm < math.inf:  # also true for NaN
-        raise InputError(f"the vectors of {query} are not finite; change a term")
+        raise InputError(f"a vector of the query {query} is not finite; remove or change its term")
     if not CANCELLED * np.abs(weights).sum() < norm:
-        raise InputError(f"the terms of {query} cancel each other; change a term or a weight")
+        if len(vectors) == 1:
+            raise InputError(f"the vector of the query {query} is zero; choose another term")
+        raise InputError(f"the terms of {query} cancel each other out; change a term or a weight")
     scaled: np.ndarray = (total / norm).astype(np.float32)
     return scaled
 

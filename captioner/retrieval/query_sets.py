@@ -1,7 +1,7 @@
-"""Queries that measure search: the standard ones, files of them, and which images are right.
+"""Queries for evaluating search: the standard ones, files of queries, and the relevant images.
 
-An image is right for a query if the words of all terms that are added occur in its captions, and
-those of no term that is subtracted. Nothing is embedded here.
+An image is relevant to a query if its captions contain the words of every added term, and do not
+contain the words of any subtracted term. Nothing is embedded here.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -46,10 +46,10 @@ _IRREGULAR = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """The words that an image's captions must and must not contain to be right for a query.
+    """The words that captions must contain, and must not contain, to make an image relevant.
 
-    with_words: a tuple of words for each term that is added. without: the same for each term that
-    is subtracted; an image is wrong if it contains all words of any of them.
+    with_words: the words of each added term; the captions must contain all of them. without: the
+    words of each subtracted term; an image is irrelevant if its captions contain all words of one.
     """
 
     with_words: tuple[tuple[str, ...], ...]
@@ -57,7 +57,7 @@ class Wanted:
 
     @property
     def kind(self) -> str:
-        """Return "negated" if a term is subtracted, else "complex" if there are several terms."""
+        """The kind of query: "negated" if it subtracts, else "complex" or "simple" (one term)."""
         if self.without:
             return "negated"
         return "complex" if len(self.with_words) > 1 else "simple"
@@ -67,7 +67,7 @@ def wanted(query: Query) -> Wanted:
     """Return the words of a query; raise InputError if it contains images or only subtracts."""
     if any(term.is_image for term in query.terms):
         raise InputError(
-            f"query {query} contains an image, for which captions do not say what is right; "
+            f"query {query} contains an image, so captions cannot determine its relevant images; "
             "use words only"
         )
     words = [(tuple(plain_words(term.text)), term.weight) for term in query.terms]
@@ -80,9 +80,9 @@ def wanted(query: Query) -> Wanted:
 
 
 def relevant_images(query: Query, words: Sequence[set[str]]) -> np.ndarray:
-    """Return which images are right for a query (I,), booleans.
+    """Return whether each of I images is relevant to a query, as a Boolean array (I,).
 
-    words: the words of the captions of each image. A word also occurs if its plural does. Raises
+    words: the words of each image's captions. The plural of a word counts as the word. Raises
     InputError in the same cases as `wanted`.
     """
     sought = wanted(query)
@@ -101,7 +101,7 @@ def relevant_images(query: Query, words: Sequence[set[str]]) -> np.ndarray:
 
 
 def spellings(word: str) -> set[str]:
-    """Return a word and its English plural, as regular as its ending suggests."""
+    """Return a word and its English plural, which is regular except for common exceptions."""
     if word in _IRREGULAR:
         return {word, _IRREGULAR[word]}
     if word.endswith(("s", "x", "z", "ch", "sh")):
@@ -112,16 +112,16 @@ def spellings(word: str) -> set[str]:
 
 
 def read_queries(path: Path) -> tuple[str, ...]:
-    """Read a text file of one query per line; empty lines and lines that begin with # are skipped.
+    """Read a text file of one query per line; empty lines and comments ("# ...") are skipped.
 
-    Raises InputError, naming the line, for a query that cannot be parsed, occurs twice, or for
-    which captions do not say what is right; and for a file that cannot be read or has no query.
+    Raises InputError, naming the line, for a query that cannot be parsed, that occurs twice or that
+    `wanted` rejects. Also raises InputError for a file that cannot be read or has no queries.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"queries {path} cannot be read: {reason}") from error
+        raise InputError(f"query file {path} cannot be read: {reason}") from error
     queries: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("# "):
@@ -135,12 +135,12 @@ def read_queries(path: Path) -> tuple[str, ...]:
             raise InputError(f"{path}, line {number}: {query} occurs twice; remove one")
         queries.append(str(query))
     if not queries:
-        raise InputError(f"queries {path} contain no query; write one per line, as dog + beach")
+        raise InputError(f"{path} contains no queries; write one per line, such as dog + beach")
     return tuple(queries)
 
 
 def standard_queries(unknown_words: Callable[[str], list[str]]) -> tuple[str, ...]:
-    """Return the standard queries of which the most have known words only.
+    """Return the set in STANDARD with the largest number of queries that have only known words.
 
     unknown_words(text): the words of a text that the model does not know.
     """

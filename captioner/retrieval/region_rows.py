@@ -1,7 +1,7 @@
-"""Region embeddings of images as rows of bytes, from which label maps are computed.
+"""Region embeddings of images, packed into rows of bytes, from which label maps are computed.
 
 A row has a scale for each region, in half precision, followed by the values of all embeddings as
-8-bit integers: value = scale * integer. The scale is the largest value of the region / 127.
+8-bit integers: value = scale * integer. The scale is the region's largest absolute value / 127.
 
 Shapes: n images, K blocks, E embedding dimensions, (h, w) grid, R bytes of a row.
 """
@@ -16,7 +16,7 @@ LEVELS = 127
 
 
 def pack(regions: Tensor) -> np.ndarray:
-    """Return region embeddings (n, K, E, h, w) as rows (n, R), uint8."""
+    """Pack region embeddings (n, K, E, h, w) into rows (n, R), uint8."""
     flat = regions.flatten(3).transpose(2, 3).flatten(1, 2).float()  # (n, K * h * w, E)
     scales = (flat.abs().amax(2, keepdim=True) / LEVELS).clamp_min(2**-14).half()
     values = (flat / scales.float()).round().clamp(-LEVELS, LEVELS).to(torch.int8)
@@ -25,7 +25,7 @@ def pack(regions: Tensor) -> np.ndarray:
 
 
 def unpack(rows: np.ndarray, shape: RegionShape) -> Tensor:
-    """Return the region embeddings (n, K, E, h, w), float32, of rows (n, R)."""
+    """Unpack rows (n, R) into region embeddings (n, K, E, h, w), float32."""
     split = 2 * shape.regions
     scales = np.ascontiguousarray(rows[:, :split]).view(np.float16)
     values = np.ascontiguousarray(rows[:, split:]).view(np.int8)

@@ -1,6 +1,7 @@
-"""Re-ranking: its options, the candidates of each query, and their order.
+"""Re-ranking: options, the candidates of each query, and their order.
 
-`Reranker` computes what a captioner adds to the cosines. Shapes: Q queries, N items, K candidates.
+`Reranker` computes what captioners and m-CNNs add to the cosines. Shapes: Q queries, N items, K
+candidates.
 """
 
 from dataclasses import dataclass
@@ -13,35 +14,46 @@ from ..options import Options, check_bounds, flag_of, option
 
 TOP = 50
 # Chosen on Flickr8k's dev split, where weights from 0.01 to 0.05 are better than none.
-WEIGHT = 0.03  # of a nat beside the cosine
+CAPTIONER_WEIGHT = 0.03  # of a nat beside the cosine
+MCNN_WEIGHT = 0.1  # of an m-CNN's score beside the cosine
 QUANTILE = 0.7  # of the evidence of a query's candidates
 SAMPLE = 16  # training images over which a captioner's p(text) is estimated
 
 
 @dataclass(frozen=True)
 class RerankOptions(Options):
-    """The captioner that re-ranks the best results, and how."""
+    """The models that re-rank the best results, the number of these results, and a weight."""
 
-    rerank: Path | None = option(None, "run of a captioner that re-ranks the first results")
-    rerank_top: int = option(TOP, "number of results to re-rank per query", at_least=1)
-    rerank_weight: float = option(WEIGHT, "weight of the captioner beside the cosine", at_least=0)
+    rerank: tuple[Path, ...] = option(
+        (), "re-ranking captioners or m-CNNs; several add their scores"
+    )
+    rerank_top: int = option(TOP, "number of best results to re-rank per query", at_least=1)
+    rerank_weight: float | None = option(
+        None,
+        "weight of each model beside the cosine "
+        f"[{CAPTIONER_WEIGHT} for a captioner, {MCNN_WEIGHT} for an m-CNN]",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_bounds(self)
-        if self.rerank is None and (idle := self.given - {"rerank"}):
+        if not self.rerank and (idle := self.given - {"rerank"}):
             raise InputError(f"{flag_of(min(idle))} needs --rerank")
 
 
-def evidence_for_texts(log_probs: np.ndarray, log_priors: np.ndarray) -> np.ndarray:
-    """Return what speaks for each candidate text of an image (Q, K), in nats.
+def evidence_for_texts(scores: np.ndarray, log_priors: np.ndarray | None) -> np.ndarray:
+    """Return the evidence for each candidate text of one image (K,) or of Q images (Q, K).
 
-    log_probs (Q, K): log p(text | image) of the candidates of each image. log_priors (Q, K): their
-    log p(text), which is subtracted, because a captioner prefers common sentences for every image.
-    The difference d grows with the number of rare words, whether they fit or not; it is therefore
-    limited to its QUANTILE q among the candidates of the image, softly: -log(e^-d + e^-q).
+    scores (Q, K): scores of the candidates of each image. They are returned if `log_priors` is
+    None; otherwise they are a captioner's log p(text | image), in nats. log_priors (Q, K): log
+    p(text), which is subtracted, because a captioner prefers common sentences for every image. The
+    difference d grows with the number of rare words, even if they do not fit. It is therefore
+    softly limited to the QUANTILE q of the image's candidates: -log(e^-d + e^-q), in nats.
     """
-    difference: np.ndarray = log_probs - log_priors
+    if log_priors is None:
+        return scores
+    difference: np.ndarray = scores - log_priors
     if not difference.shape[-1]:  # no candidates have no quantile
         return difference
     limit = np.quantile(difference, QUANTILE, axis=-1, keepdims=True)
@@ -63,10 +75,11 @@ def best_candidates(scores: np.ndarray, top: int) -> np.ndarray:
 
 
 def place_first(scores: np.ndarray, candidates: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return scores (Q, N), float64, in which the candidates precede all others.
+    """Return scores (Q, N), float64, that rank all candidates above the other items.
 
-    scores (Q, N): order of the other items. candidates (Q, K): distinct columns. values (Q, K):
-    order of the candidates, whose differences are kept.
+    scores (Q, N): scores of all items, kept for those that are not candidates. candidates (Q, K):
+    columns of the candidates, distinct in each row. values (Q, K): new scores of the candidates,
+    which are shifted by a constant for each query.
     """
     placed = scores.astype(np.float64)
     shift = placed.max(1, keepdims=True) + 1 - values.min(1, keepdims=True)

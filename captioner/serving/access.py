@@ -24,11 +24,12 @@ ANY = "*"
 class Access:
     """The rules that decide which requests the service accepts.
 
-    hosts: host names and addresses that requests may use for the service, in addition to those of
-    this machine; "*" allows any. Other hosts are refused, because a web page could otherwise reach
-    a local service under the page's host name (DNS rebinding). token: bearer token that requests
-    for captions and metrics must send, at least 16 printable ASCII characters; None requires no
-    token. Raises InputError for a token that is too short or contains other characters.
+    hosts: host names and addresses that requests may use for the service, in addition to localhost,
+    127.0.0.1 and ::1; "*" allows any. Other hosts are refused, because a web page could otherwise
+    reach a local service under the page's host name (DNS rebinding). token: bearer token that
+    requests for captions, searches, indexes, thumbnails and metrics must send, at least 16
+    printable ASCII characters without spaces; None requires no token. Raises InputError for a token
+    that is too short or contains other characters.
     """
 
     hosts: tuple[str, ...] = ()
@@ -77,8 +78,9 @@ def host_name(host: str) -> str:
 def is_cross_site(host: str, headers: Mapping[str, str]) -> bool:
     """Return whether a browser sent the request on behalf of a page of another site.
 
-    Only browsers send these headers, and pages cannot set them. Sec-Fetch-Site is correct even
-    behind a proxy that changes the host; over plain HTTP, browsers send only Origin.
+    Only browsers send the headers Sec-Fetch-Site and Origin, and pages cannot set them.
+    Sec-Fetch-Site is correct even behind a proxy that changes the host; over plain HTTP, browsers
+    send only Origin.
     """
     if "sec-fetch-site" in headers:
         return headers["sec-fetch-site"] not in ("same-origin", "none")
@@ -94,7 +96,10 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(path: Path) -> str:
-    """Return the token in a one-line file; raise InputError if the file cannot be read."""
+    """Return the token in a text file, without white space at its ends.
+
+    Raises InputError if the file cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -104,7 +109,7 @@ def read_token(path: Path) -> str:
 def token_check(
     token: str | None, exempt: Callable[[Any], bool] = lambda _: False
 ) -> Sequence[Any]:
-    """Build the FastAPI dependencies of routes that require the token; none if it is None.
+    """Build the FastAPI dependencies of routes that require the token; empty without a token.
 
     exempt: function that returns whether a request is accepted without the token.
     """
@@ -121,7 +126,8 @@ def token_check(
     ) -> None:
         sent = given.credentials if given else ""
         if not secrets.compare_digest(sent.encode(), token.encode()) and not exempt(request):
-            message = "a token is required: send the header Authorization: Bearer TOKEN"
+            what = "the token is wrong" if sent else "a token is required"
+            message = f"{what}: send the header Authorization: Bearer TOKEN"
             raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
 
     return (Depends(check),)

@@ -81,9 +81,10 @@ def create_app(
     """Create the service as a FastAPI application, for `server.serve` or any other ASGI server.
 
     captioner: captions images; None serves search only. collections: the indexes to search, the
-    default first. thumbnails: where thumbnails are stored; None makes them for each request. If
-    `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
-    `app.state.close()` rejects new requests; requests in progress are still answered.
+    default first. access: which requests are accepted. thumbnails: where thumbnails are stored;
+    None creates them anew for each request.
+    If `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
+    After `app.state.close()`, new requests are rejected, but those in progress are still answered.
     """
     from fastapi import FastAPI
 
@@ -143,11 +144,11 @@ def _describe(captions: bool, search: bool) -> str:
     sentences = []
     if captions:
         sentences.append(
-            "Describes an image in one sentence and shows to which part of the image the model "
-            "attended for each word."
+            "Describes an image in one sentence and shows which part of the image the model "
+            "attended to for each word."
         )
     if search:
-        sentences.append("Finds the images or texts of an index that fit words and images.")
+        sentences.append("Finds the images or texts of an index that match words and images.")
     return " ".join(sentences)
 
 
@@ -268,7 +269,7 @@ def _add_metrics(
 
 
 def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
-    """Answer every error with the JSON {"detail": message}."""
+    """Answer expected exceptions with the JSON {"detail": message}; others end with status 500."""
     from fastapi import Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
@@ -338,7 +339,7 @@ class _Middleware:
 
 
 def _kind(path: str) -> str | None:
-    """Return what a request is counted as."""
+    """Return the kind of request to count for a path; None if the path is not counted."""
     if path.startswith(f"{THUMBNAILS}/"):
         return "thumbnail"
     return KINDS.get(path)

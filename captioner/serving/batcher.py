@@ -77,7 +77,7 @@ class Batcher(Generic[Item, Options, Result]):
         self.closing = True
 
     def join(self) -> None:
-        """Close, then wait until the queued requests are answered and the thread has ended."""
+        """Close, then wait until all queued requests are answered and the thread has ended."""
         self.close()
         with self._changed:
             self._changed.notify_all()
@@ -92,7 +92,7 @@ class Batcher(Generic[Item, Options, Result]):
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Reserve a slot for one request until it is answered; raise the errors of `check_free`."""
+        """Reserve a slot for one request until it is answered; raises as `check_free` does."""
         with self._changed:
             self.check_free()
             self.admitted += 1
@@ -103,7 +103,7 @@ class Batcher(Generic[Item, Options, Result]):
                 self.admitted -= 1
 
     def submit(self, item: Item, options: Options) -> Future[Result]:
-        """Queue an item and return a Future of its result, cancellable until work starts.
+        """Queue an item and return the Future of its result, cancellable until work starts.
 
         Raises Closed after `close`.
         """
@@ -143,7 +143,7 @@ class Batcher(Generic[Item, Options, Result]):
         return batch
 
     def _process(self, batch: Sequence[_Request[Item, Options, Result]]) -> None:
-        """Process a batch; if this fails, retry one by one so that only faulty items fail."""
+        """Process a batch; if this fails, retry its items singly so that only faulty ones fail."""
         try:
             items = [request.item for request in batch]
             pairs = list(zip(batch, self._work(items, batch[0].options), strict=True))

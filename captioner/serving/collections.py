@@ -1,7 +1,7 @@
 """Collections: the indexes that the service searches, and their hits as JSON.
 
-HTTP is left to `search_api`, reading lines to `snapshots`, thumbnails to `thumbnails`, and vectors
-as text to `vectors`.
+HTTP is handled in `search_api`, reading of lines in `snapshots`, thumbnails in `thumbnails`, and
+vectors in URLs in `vectors`.
 
 Shapes: N rows, E dimensions, B image terms.
 """
@@ -37,10 +37,11 @@ Sign = Callable[[int, dict[str, Any]], str]  # the address of the thumbnail of a
 class SearchRequest:
     """What to search a collection for, and which hits to return.
 
-    query: terms as on the command line, whose images are names of images in the collection; empty
-    for none. image: the vector (E,) of an uploaded image, which is the first term; None for none.
-    Without both, the hits are all rows in order. offset, limit: first hit and number of hits.
-    layers: the layers of a painted search, which is scored as by `Index.paint`; none for others.
+    query: terms as on the command line, except that image:NAME names an image of the collection;
+    may be empty. image: the vector (E,) of an uploaded image, which becomes the first term, or
+    None. Without terms, the hits are all rows in order. offset: number of hits to skip. limit:
+    maximum number of hits. layers: the layers of a painted search, which is scored as by
+    `Index.paint`; empty for other searches.
     """
 
     query: str = ""
@@ -51,28 +52,28 @@ class SearchRequest:
 
 
 class Collection:
-    """An index with the linker that embeds its queries; reads the index again when it changes.
+    """An index and the linker that embeds its queries; the index is reread when it changes.
 
     name: the name in requests. weights: SHA-256 of the linker's weights. Several threads may use a
-    Collection.
+    Collection at the same time.
     """
 
     def __init__(self, name: str, directory: Path, linker: Linker, weights: str) -> None:
-        """Open an index; raise InputError if other weights wrote it."""
+        """Open an index; raise InputError if it was written with other weights."""
         self.name, self.linker, self.weights = name, linker, weights
         self._directory = directory
         self._lock = threading.Lock()
         self._signature, self._snapshot = self._open()
 
     def snapshot(self) -> Snapshot:
-        """Return the files as they are now; raise Damaged if they cannot be read."""
+        """Return a snapshot of the current files; raise Damaged if they cannot be read."""
         return self.read(lambda snapshot: snapshot)
 
     def read(self, work: Callable[[Snapshot], T]) -> T:
-        """Return what `work` returns for the files as they are now.
+        """Call `work` with a snapshot of the current files, and return its result.
 
-        It is called again if the index was written again before all of its files had been read.
-        Raises Damaged if the index cannot be read, and whatever else `work` raises.
+        `work` is called a second time if the index was rewritten while its files were being read.
+        Raises Damaged if the index cannot be read, and any other exception that `work` raises.
         """
         for attempt in range(2):
             try:
@@ -93,7 +94,7 @@ class Collection:
         files = open_files(self._directory)
         if files.manifest.weights != self.weights:
             raise InputError(
-                f"{self._directory} was written again with another checkpoint; restart the service"
+                f"{self._directory} was rewritten with another checkpoint; restart the service"
             )
         version = f"{files.manifest.generation}-{len(files.rows)}-{signature[0]:x}"
         return signature, Snapshot(files, version, LabelledIndex(files, self.linker))
@@ -101,7 +102,7 @@ class Collection:
     def search(self, request: SearchRequest, sign: Sign) -> dict[str, Any]:
         """Return the hits of a search as JSON; `search_schemas` describes the keys.
 
-        sign: function of a row and its line that returns the address of the row's thumbnail.
+        sign: function that returns the URL of a row's thumbnail, given the row and its line.
         Raises InputError for an invalid query, and for a painting if the index has no regions;
         Damaged if the index cannot be read.
         """
@@ -116,7 +117,11 @@ class Collection:
 
         def describe(snapshot: Snapshot) -> dict[str, Any]:
             if (last := max(rows)) >= len(snapshot.files.rows):
-                raise IndexError(f"row {last} of {self.name} does not exist")
+                count = len(snapshot.files.rows)
+                raise IndexError(
+                    f"row {last} of {self.name} does not exist; it has {count:,} rows, counted "
+                    "from 0"
+                )
             entries = zip(rows, snapshot.entries(rows), strict=True)
             return {
                 "index": self.name,
@@ -148,10 +153,10 @@ class Collection:
         }
 
     def _find_images(self, snapshot: Snapshot, terms: Sequence[Term]) -> dict[str, int]:
-        """Return the rows of the images in a query by their names.
+        """Return the rows of the images in a query, by name.
 
-        Each name is looked up once, because that reads all lines. Raises InputError for a name that
-        is not in the index, and for more than MAX_IMAGES names.
+        Each name is looked up only once, because a look-up reads all lines. Raises InputError for a
+        name that is not in the index, and for more than MAX_IMAGES names.
         """
         names = dict.fromkeys(term.text for term in terms if term.is_image)
         if len(names) > MAX_IMAGES:
@@ -225,15 +230,15 @@ class Collection:
     def _uploaded_row(self, uploaded: np.ndarray) -> np.ndarray:
         if uploaded.shape != (size := self.linker.model.dimensions,):
             raise InputError(
-                f"the image vector has {len(uploaded)} dimensions, but {self.name} has {size}; "
-                "send the image again"
+                f"the image vector has {len(uploaded)} dimensions, but {self.name} has "
+                f"{size}; send the image again"
             )
         return uploaded.astype(np.float32)
 
     def _stored_row(self, matrix: np.ndarray, row: int) -> np.ndarray:
         unit: np.ndarray = matrix[row].astype(np.float32)
         if not np.isfinite(unit).all():
-            raise Damaged(f"{self._directory}: row {row} is not finite")
+            raise Damaged(f"{self._directory}: row {row} contains values that are not finite")
         return unit
 
 
@@ -254,8 +259,8 @@ def check_regions(name: str, snapshot: Snapshot) -> None:
     """Raise InputError if an index, called `name`, has no region embeddings."""
     if not snapshot.index.has_regions:
         raise InputError(
-            f"{name} has no region embeddings; choose an index that a model trained with --system "
-            "spatial wrote"
+            f"{name} has no region embeddings; choose an index of images that was written with a "
+            "model trained with --system spatial"
         )
 
 
@@ -295,6 +300,6 @@ def _hit(
 
 
 def _signature(directory: Path) -> tuple[int, ...]:
-    """Return numbers that change whenever the manifest is written."""
+    """Return numbers of the manifest file that change whenever it is written."""
     status = (directory / MANIFEST).stat()
     return status.st_mtime_ns, status.st_ino, status.st_size

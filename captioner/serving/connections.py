@@ -16,8 +16,8 @@ BACKLOG = 50  # connections accepted at once, before any of them is counted
 def most_connections(limit: int) -> int:
     """Return `limit`, or a quarter of the number of files that may be open if that is less.
 
-    The other files are for connections that asyncio has accepted but not yet counted, or not yet
-    closed.
+    The other files are for connections that asyncio has accepted but the protocol has not yet
+    counted, and for those that are not yet closed.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return limit if files == resource.RLIM_INFINITY else min(limit, files // 4)
@@ -28,7 +28,7 @@ def build_protocol(limit: int) -> type[asyncio.Protocol]:
 
     A connection without a complete request head is closed after HEAD_SECONDS. A connection above
     `limit` replaces the one that has waited longest for its client, so that silent and slow
-    clients cannot keep out others; a connection whose request is being answered is never closed.
+    clients cannot block others; a connection whose request is being answered is never closed.
     """
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol

@@ -19,7 +19,7 @@ MAX_BYTES = 2**28  # of stored logits
 
 
 class LabelledIndex(Index):
-    """An Index whose `label_logits` and `diversity` are computed once for each label.
+    """An Index that computes `label_logits` once for each label, and `diversity` once.
 
     A stroke of a painting changes the cells of a label whose maps are already known. At most
     `max_bytes` of logits are stored, in main memory; those that were not used for longest are

@@ -1,4 +1,4 @@
-"""Loading what a service serves: captioners, linking models and indexes."""
+"""Loading the captioners, linking models and indexes of a service."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from ..captioner import Captioner
 from ..checkpoints import checkpoint as checkpoints
 from ..checkpoints import hub
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.linking import SYSTEMS
+from ..checkpoints.linking import EMBEDDING_SYSTEMS
 from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..index import Index
@@ -19,26 +19,26 @@ from .collections import Collection
 def load_models(
     runs: Sequence[Path], indexes: Sequence[Path], runtime: RuntimeOptions
 ) -> tuple[Captioner | None, list[Collection]]:
-    """Load runs and indexes; return the captioner, None if no run is one, and the collections.
+    """Load runs and indexes; return the captioner, or None without one, and the collections.
 
-    runs: checkpoints of captioners, of which several form an ensemble, and of the linking models
-    that wrote the indexes. An index whose linking model is not among them is searched with the
-    checkpoint that is recorded in it. Raises InputError if there is nothing to serve, if a
-    checkpoint or an index cannot be loaded, for a checkpoint of another task, and for a linking
-    model that wrote none of the indexes.
+    runs: checkpoints of captioners, which form an ensemble if there are several, and of the linking
+    models with which the indexes were written. An index whose linking model is not among them is
+    searched with the checkpoint that the index records. Raises InputError if there is nothing to
+    serve, if a checkpoint or an index cannot be loaded, for a checkpoint of another task, and for a
+    linking model that belongs to none of the indexes.
     """
     read = [checkpoints.load(hub.local(path)) for path in runs]
     captioners = [each for each in read if each.task == "captioning"]
     linkers = [each for each in read if each.task != "captioning"]
     for each in linkers:
-        if each.task not in SYSTEMS:
+        if each.task not in EMBEDDING_SYSTEMS:
             raise InputError(
-                f"{each.path} was trained for {each.task!r}, which cannot be served; pass a "
-                "captioner, or the linking model of an index"
+                f"{each.path} was trained for {each.task!r}, which cannot be served; pass the run "
+                "of a captioner, or of an index's linking model"
             )
     if not (captioners or linkers or indexes):
         raise InputError(
-            "there is nothing to serve; pass a run that captions images, or an index with --index"
+            "there is nothing to serve; pass the run of a captioner, or an index with --index"
         )
     collections = _open_indexes(indexes, linkers, runtime.device)
     if not captioners:
@@ -57,9 +57,9 @@ def _open_indexes(
     written = {directory: read_manifest(directory).weights for directory in directories}
     for weights, unused in by_weights.items():
         if weights not in written.values():
-            advice = "pass an index that it wrote with --index"
+            advice = "pass such an index with --index"
             raise InputError(
-                f"{unused.path} links images and texts, but wrote none of the indexes; {advice}"
+                f"{unused.path} is a linking model, but no index was written with it; {advice}"
             )
     linkers: dict[str, Linker] = {}
     collections: list[Collection] = []
@@ -76,7 +76,7 @@ def _open_indexes(
 
 
 def _unique_name(directory: Path, taken: set[str]) -> str:
-    """Return the directory's name, followed by a number if another index has the same."""
+    """Return the directory's name, followed by a number if another index has the same name."""
     base = directory.resolve().name
     names = (base, *(f"{base}-{number}" for number in range(2, len(taken) + 2)))
     return next(name for name in names if name not in taken)

@@ -1,4 +1,4 @@
-"""The pages of the service: files with the styles and scripts that they share."""
+"""The pages of the service, built from HTML files and the styles and scripts that they share."""
 
 import base64
 import hashlib
@@ -17,8 +17,8 @@ _INCLUDE = re.compile(r"(?:/\*|<!--) include ([\w-]+\.(?:css|js|html)) (?:\*/|--
 def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
     """Add the pages and return a Content-Security-Policy that allows only their own code.
 
-    captions, search: whether the service has a captioner and indexes. The first page is that of
-    search if there is an index.
+    captions: whether the service has a captioner. search: whether it has indexes; the start page is
+    then the search page.
     """
     pages = {"/docs": "docs.html"}
     if captions:
@@ -32,9 +32,9 @@ def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
 
 
 def read_page(name: str) -> str:
-    """Return a page as one text.
+    """Return a page as text, with the files that its comments include in place of them.
 
-    A comment `/* include FILE */` or `<!-- include FILE -->` is replaced with that file.
+    The comments are `/* include FILE */` and `<!-- include FILE -->`.
     """
     folder = resources.files(__package__)
 

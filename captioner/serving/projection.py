@@ -45,9 +45,13 @@ def project_index(collection: Collection, request: ProjectionRequest) -> dict[st
     """
     by_labels = request.method == "labels"
     if by_labels and not (request.labels or request.diversity):
-        raise InputError("nothing to place images by: pass labels, diversity=true or method=pca")
+        raise InputError(
+            "there is nothing to place images by; pass labels, diversity=true or method=pca"
+        )
     if request.diversity and (len(set(request.labels)) > 1 or not by_labels):
-        raise InputError("diversity can be an axis with one label or none, and method=labels only")
+        raise InputError(
+            "diversity can be an axis only with method=labels and at most one label; omit it"
+        )
     return collection.read(lambda snapshot: _project(collection, snapshot, request))
 
 

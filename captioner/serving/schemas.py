@@ -23,12 +23,12 @@ FORM_BYTES = 2**16  # maximum size of a form without its image
 ERRORS = {
     401: "the token is missing or wrong",
     403: "the request came from a page of another site",
-    404: "there is no such index or row, or its image cannot be read",
+    404: "the index or row does not exist or has changed, or the row's image cannot be read",
     413: "the image file or the body is too large",
     421: "the request names a host that is not allowed",
     422: "the image cannot be read, or a parameter is invalid",
     429: "the request queue is full",
-    500: "the request failed; the log of the service says why",
+    500: "the request failed; see the log of the service for the cause",
     503: "the service is stopping",
     504: "the time limit was exceeded",
 }
@@ -92,7 +92,7 @@ def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
 
 
 def image_body() -> dict[str, Any]:
-    """Return the OpenAPI description of a body that `receive_image` accepts."""
+    """Return the OpenAPI description of the request bodies that `receive_image` accepts."""
     file = {"type": "string", "format": "binary"}
     form = {"type": "object", "properties": {"image": file}, "required": ["image"]}
     body = {"multipart/form-data": {"schema": form}, "image/*": {"schema": file}}
@@ -140,7 +140,9 @@ async def receive_image(request: "Request", limits: Limits) -> bytes:
     content = await receive_body(request, most, too_large)
     image = await _read_form(request, content) if is_form else content
     if not image:
-        raise HTTPException(422, "the request contains no image")
+        raise HTTPException(
+            422, "the request contains no image; send it as the body or as the form file image"
+        )
     if len(image) > limits.max_bytes:
         raise HTTPException(413, too_large)
     return image

@@ -87,10 +87,10 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
     @app.post(
         SEARCH,
         dependencies=require_token,
-        summary="Search an index for images or texts like an image",
+        summary="Search an index for images or texts similar to an image",
         description="The image is the body of the request or the form file named image. The hits "
-        "are its neighbours; query adds further terms, such as - red. In requests with GET, the "
-        "field image of the response replaces the image.",
+        "are its nearest neighbours; query adds further terms, such as - red. To search again "
+        "without sending the image, pass the field image of the response to the GET method.",
         responses={
             **results,
             **error_responses(*(403, 404, 413, 422, 429, 500, 503, 504, *unauthorised)),
@@ -132,17 +132,17 @@ def add_thumbnails(
     require_token = token_check(access.token, exempt=has_key)
 
     def make(collection: Collection, row: int, version: str, known: str) -> Response:
-        """Return the thumbnail; raise HTTPException if there is none, or none of this version."""
+        """Return a thumbnail; raise HTTPException if it cannot be made or `version` is outdated."""
         try:
             entry, name = collection.read(lambda snapshot: snapshot.image(row))
         except Damaged as error:
             log.exception("an index cannot be read")
             raise HTTPException(500, f"the index {collection.name} cannot be read") from error
         if entry is None:
-            raise HTTPException(404, f"row {row} of {collection.name} is not an image")
+            raise HTTPException(404, f"the index {collection.name} has no image in row {row}")
         key = thumbnail_key(entry)
         if version and version != key:
-            raise HTTPException(404, f"{collection.name} has changed; search again")
+            raise HTTPException(404, f"the index {collection.name} has changed; search again")
         headers = {"etag": f'"{key}"', "cache-control": NEVER_CHANGES if version else CHECK_FIRST}
         if known == headers["etag"]:
             return Response(status_code=304, headers=headers)
@@ -159,11 +159,11 @@ def add_thumbnails(
     @app.get(
         THUMBNAILS + "/{index}/{row}",
         dependencies=require_token,
-        summary="A JPEG of an image of an index, at most 320 pixels wide and high",
+        summary="Get a JPEG thumbnail of an indexed image, at most 320 pixels wide and high",
         response_class=Response,
         responses={
             200: {"content": jpeg, "description": "the image, upright"},
-            304: {"description": "the image is the one of the header If-None-Match"},
+            304: {"description": "the image is unchanged: its ETag is the one in If-None-Match"},
             **error_responses(404, 422, 500, 504, *[401] * bool(require_token)),
         },
     )

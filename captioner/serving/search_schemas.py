@@ -16,15 +16,16 @@ MAX_QUERY = 1000  # characters
 MAX_VECTOR = 12_009  # characters of a written vector of 4,500 dimensions
 MAX_LIMIT = 200
 QUERY_HELP = (
-    "words, phrases and image:NAME, added, subtracted and weighted, such as 2*snow - dog; NAME is "
-    f"the name of a hit, and at most {MAX_IMAGES} images are accepted"
+    "words, phrases and image:NAME, added or subtracted, with optional weights, such as "
+    f"2*snow - dog; NAME is the name of a hit; at most {MAX_IMAGES} images are accepted"
 )
 
 
 def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
-    """Build the parameters of a search.
+    """Build a pydantic model of the query parameters of /api/search.
 
-    with_image: whether the request itself contains the image, so that there is no vector.
+    with_image: whether the request contains the image itself, so that the parameter for its vector
+    is omitted.
     """
     from pydantic import ConfigDict, Field, create_model
 
@@ -34,7 +35,7 @@ def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
             Field(
                 "",
                 max_length=MAX_QUERY,
-                description=f"{QUERY_HELP}; added to the image"
+                description=f"{QUERY_HELP}; these terms are added to the image"
                 if with_image
                 else f"{QUERY_HELP}; without query and image, the hits are all rows in order",
             ),
@@ -55,8 +56,8 @@ def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
             Field(
                 "",
                 max_length=MAX_VECTOR,
-                description="vector of an image that was sent before: the field image of its "
-                "response; the first term of the query",
+                description="vector of an image that was sent earlier, from the field image of the "
+                "response; becomes the first term of the query",
             ),
         )
     name = "ImageSearch" if with_image else "Search"
@@ -72,28 +73,28 @@ def index_field() -> tuple[Any, Any]:
 
 
 def thumbnail_parameters() -> "type[pydantic.BaseModel]":
-    """Build the parameters of the address of a thumbnail."""
+    """Build a pydantic model of the query parameters of a thumbnail's URL."""
     from pydantic import ConfigDict, Field, create_model
 
     fields: dict[str, Any] = {
         "version": (
             str,
-            Field("", max_length=64, description="as in the address of a hit; 404 if outdated"),
+            Field("", max_length=64, description="from the thumbnail of a hit; 404 if outdated"),
         ),
         "key": (
             str,
-            Field("", max_length=64, description="as in the address of a hit; replaces the token"),
+            Field("", max_length=64, description="from the thumbnail of a hit; replaces the token"),
         ),
     }
     return create_model("Thumbnail", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def index_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the response of /api/indexes."""
+    """Build a pydantic model of the response of /api/indexes, for OpenAPI."""
     from pydantic import BaseModel, Field
 
     class Index(BaseModel):
-        name: str = Field(description="name of the index in requests")
+        name: str = Field(description="name by which requests refer to the index")
         kind: Literal["images", "texts"] = Field(description="type of the rows")
         rows: int = Field(description="number of rows")
         has_regions: bool = Field(
@@ -117,18 +118,19 @@ def hit_model() -> "type[pydantic.BaseModel]":
     from pydantic import BaseModel, Field
 
     class Hit(BaseModel):
-        row: int = Field(description="row of the index, from 0")
+        row: int = Field(description="row of the hit in the index, from 0")
         kind: Literal["image", "text"]
         name: str | None = Field(description="name of the image; null for a text")
         text: str | None = Field(description="the text; null for an image")
-        term: str = Field(description="the hit as a term of a query")
+        term: str = Field(description="the hit written as a query term")
         score: float | None = Field(
-            description="cosine with the query, from -1 to 1; null without a query. For a painted "
-            "search, the sum over the layers of the painted mean of the word's map, each from -1 "
-            "to 1, and over the terms of weight times probability, or cosine for an image"
+            description="cosine similarity to the query, from -1 to 1; null without a query and an "
+            "image. For a painted search, the sum over the layers of the painted mean of the "
+            "word's map, each from -1 to 1, and over the terms of weight times probability, or for "
+            "an image weight times cosine"
         )
         thumbnail: str | None = Field(
-            description="address of a JPEG relative to the service; null for a text"
+            description="URL of a JPEG, relative to that of the service; null for a text"
         )
 
     return Hit
@@ -142,23 +144,23 @@ def hits_model() -> "type[pydantic.BaseModel]":
         term: str = Field(description="the term as written in a query, with its sign")
         kind: Literal["image", "text"]
         text: str = Field(description="the phrase, or the name of the image")
-        weight: float = Field(description="factor of the term's vector; negative if subtracted")
-        thumbnail: str | None = Field(description="address of the image; null for a text")
+        weight: float = Field(description="weight of the term's vector; negative if subtracted")
+        thumbnail: str | None = Field(description="URL of the image's JPEG; null for a text")
 
     class Hits(BaseModel):
         index: str = Field(description="name of the index")
         kind: Literal["images", "texts"] = Field(description="type of the rows of the index")
-        version: str = Field(description="changes whenever the index is written")
-        query: str = Field(description="the query as it was understood; may be empty")
+        version: str = Field(description="version of the index; changes whenever it is written")
+        query: str = Field(description="the query in canonical form; may be empty")
         image: str | None = Field(
-            description="vector of the image in the query, for further requests; null without one"
+            description="vector of the uploaded image, for further requests; null without an image"
         )
         terms: list[Term] = Field(description="the terms of the query")
         rows: int = Field(description="number of rows of the index")
         total: int = Field(description=f"number of hits that can be requested, at most {MAX_HITS}")
-        offset: int = Field(description="number of better hits that were skipped")
+        offset: int = Field(description="number of best hits that were skipped")
         hits: list[hit_model()] = Field(  # type: ignore[valid-type]
-            description="the hits, best first"
+            description="the hits, best first; without a query, in the order of the rows"
         )
 
     return Hits

@@ -47,7 +47,7 @@ class Searcher:
         self._readers = ThreadPoolExecutor(WORKERS, "search-reader")
 
     def find(self, name: str) -> Collection:
-        """Return the collection of a name, or the first for ""; raise HTTPException with 404."""
+        """Return the collection named `name`, or the first for ""; HTTPException 404 if missing."""
         from fastapi import HTTPException
 
         name = name or next(iter(self.collections))
@@ -97,14 +97,15 @@ class Searcher:
         except (Closed, TimeoutError, InputError, HTTPException):
             raise
         except Exception as error:
-            log.exception("a search failed")
+            log.exception("a request failed")
             damaged = isinstance(error, Damaged)
-            what = f"the index {collection.name} cannot be read" if damaged else "the search failed"
+            index = f"the index {collection.name} cannot be read"
+            what = index if damaged else "the request failed"
             raise HTTPException(500, what) from error
         return Response(json.dumps(answer), media_type="application/json")
 
     def address(self, collection: Collection, row: int, entry: dict[str, Any]) -> str:
-        """Return the address of the thumbnail of a row, whose line in the index is `entry`."""
+        """Return the URL of the thumbnail of a row, whose line in the index is `entry`."""
         version = thumbnail_key(entry)
         place = f"{collection.name}/{row}"
         key = f"&key={self.sign(place, version)}" if self._secret else ""
@@ -112,6 +113,6 @@ class Searcher:
         return f"{path}?version={version}{key}"
 
     def sign(self, place: str, version: str) -> str:
-        """Return the key of one thumbnail's address, which an <img> uses in place of the token."""
+        """Return the key in a thumbnail's URL, because an <img> element cannot send the token."""
         secret, message = (self._secret or "").encode(), f"{place}?{version}"
         return hmac.new(secret, message.encode(), hashlib.sha256).hexdigest()[:32]

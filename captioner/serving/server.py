@@ -42,8 +42,8 @@ class ServeOptions:
         check_bounds(self)
         if not (is_loopback(self.host) or self.token_file or self.public):
             raise InputError(
-                f"other machines can reach --host {self.host}: require a token with --token-file, "
-                "or serve them without one with --public"
+                f"other machines can reach --host {self.host}; require a token with --token-file, "
+                "or pass --public to serve them without a token"
             )
 
     @property
@@ -55,10 +55,10 @@ class ServeOptions:
 
 @dataclass(frozen=True)
 class ThumbnailOptions:
-    """Where thumbnails are stored, and how many."""
+    """Where thumbnails are stored, and how much space they may take."""
 
     thumbnails: Path = option(CHECKPOINTS / ".cache" / "thumbnails", "directory of thumbnails")
-    max_thumbnails: int = option(1000, "maximum size of all stored thumbnails in MB", at_least=1)
+    max_thumbnails: int = option(1000, "maximum total size of thumbnails in MB", at_least=1)
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -76,9 +76,10 @@ def serve(
     """Serve until SIGINT or SIGTERM, then finish the requests in progress and return.
 
     runs, indexes: as in `load_models`; one of them may be empty. A second signal abandons the
-    requests in progress. given: names of the options that the user chose. Raises InputError if the
-    extra `serve` is not installed, the address is in use, the token file cannot be used, or a
-    checkpoint or an index cannot be loaded, and for an option in `given` that has no effect.
+    requests in progress. given: names of the options that the user passed. Raises InputError if the
+    extra `serve` is not installed, the address cannot be used, the token file cannot be used, there
+    is nothing to serve, a checkpoint or an index cannot be loaded, or an option in `given` has no
+    effect.
     """
     try:
         import fastapi  # noqa: F401
@@ -86,7 +87,7 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"captioner serve needs {error.name}; install it with pip install 'captioner[serve]'"
+            f"captioner serve needs {error.name}; run pip install 'captioner[serve]'"
         ) from error
     from .app import create_app
     from .loading import load_models
@@ -110,7 +111,7 @@ def serve(
 
 
 def check_effect(given: Collection[str], idle: Collection[str], needed: str) -> None:
-    """Raise InputError if the user chose an option in `idle`, which requires `needed`."""
+    """Raise InputError if the user passed an option in `idle`, which requires `needed`."""
     if found := set(given) & set(idle):
         raise InputError(f"{flag_of(min(found))} has no effect without {needed}, or omit the flag")
 

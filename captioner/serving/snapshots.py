@@ -1,4 +1,4 @@
-"""Snapshots: the files of an index as they were opened, and the names of its images."""
+"""Snapshots: the files of an index as they were when opened, and the names of its images."""
 
 import json
 import os
@@ -24,8 +24,8 @@ class Damaged(Exception):  # noqa: N818  the service's fault, not the client's
 class Snapshot:
     """The files of an index as they were when they were opened.
 
-    version: changes whenever the index is written. index: the same files, with the linker that
-    embeds queries. Methods raise Damaged if the lines cannot be read.
+    version: a text that changes whenever the index is written. index: the same files, with the
+    linker that embeds queries. Methods raise Damaged if the lines cannot be read.
     """
 
     files: IndexFiles
@@ -34,42 +34,45 @@ class Snapshot:
 
     @property
     def kind(self) -> str:
-        """What the rows are: "images" or "texts"."""
+        """What the rows embed: "images" or "texts"."""
         return self.files.manifest.kind
 
     @cached_property
     def base(self) -> str:
-        """The directory that contains all images, which their names omit."""
+        """The path that the names of images omit: a directory with a slash at the end, or "".
+
+        See `_common_base`.
+        """
         with reading():
             return _common_base(self.files)
 
     def entries(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the lines of rows that exist."""
+        """Return the parsed lines of rows; all of them must exist."""
         with reading():
             return list(self.files.entries(rows))
 
     def image(self, row: int) -> tuple[dict[str, Any] | None, str]:
-        """Return the line of a row and the name of its image; None and "" if there is no image."""
+        """Return the parsed line of a row and its image's name; (None, "") if it has no image."""
         if row >= len(self.files.rows) or self.kind == "texts":
             return None, ""
         entry = self.entries([row])[0]
         return entry, self.name(entry["image"])
 
     def find(self, name: str) -> int | None:
-        """Return the row of an image by its name; None if there is none."""
+        """Return the row of the image named `name`; None if the index does not contain it."""
         if self.kind == "texts":
             return None
         with reading():
             return self.files.find(self.base + name)
 
     def name(self, image: str) -> str:
-        """Return the name by which an image is shown and can be used in queries."""
+        """Return the name of an image in results and queries: its path or URL without `base`."""
         return image.removeprefix(self.base)
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Raise Damaged for errors of reading an index, except for files that no longer exist."""
+    """Convert errors that occur in reading an index to Damaged, except FileNotFoundError."""
     try:
         yield
     except FileNotFoundError:
@@ -81,8 +84,8 @@ def reading() -> Iterator[None]:
 def _common_base(files: IndexFiles) -> str:
     """Return the working directory if it contains all images, otherwise their common directory.
 
-    It ends with a slash, or is empty. Lines are not parsed, because a million takes seconds. Raises
-    ValueError for a path that is damaged.
+    The path ends with a slash, or is empty. Lines are searched without parsing, because parsing a
+    million of them takes seconds. Raises ValueError for a damaged path.
     """
     if not len(files.rows) or "image" not in next(files.entries([0])):
         return ""

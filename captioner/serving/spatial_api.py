@@ -42,7 +42,9 @@ def _add_painting(app: "fastapi.FastAPI", searcher: Searcher, require_token: Seq
 
     Painting = painting_model()  # noqa: N806  a class
     limits, unauthorised = searcher.limits, [401] * bool(require_token)
-    too_large = f"the body is too large: at most {MAX_BODY:,} bytes are accepted"
+    too_large = (
+        f"the body is too large: at most {MAX_BODY:,} bytes are accepted; send a smaller one"
+    )
 
     @app.post(
         PAINT,

@@ -48,7 +48,7 @@ class Histogram:
 
 
 class Telemetry:
-    """Counts and durations of requests since the service started, by kind.
+    """Counts and durations of requests since the service started, by kind of request.
 
     The kinds are the keys of NAMES.
     """
@@ -60,12 +60,12 @@ class Telemetry:
         # By HTTP status; only the event loop's thread writes them.
         self._answers: dict[str, Counter[int]] = {kind: Counter() for kind in NAMES}
         self._seconds = {
-            kind: Histogram(f"{name}_seconds", f"Time from a request to its {kind}.", SECONDS)
+            kind: Histogram(f"{name}_seconds", f"Duration of successful {kind} requests.", SECONDS)
             for kind, name in NAMES.items()
         }
 
     def count(self, kind: str, status: int, seconds: float) -> None:
-        """Count a response, and its duration if it is not an error."""
+        """Count a response by its status; record its duration in seconds if the status is 200."""
         self._answers[kind][status] += 1
         if status == HTTPStatus.OK:
             self._seconds[kind].observe(seconds)

@@ -1,6 +1,6 @@
-"""Thumbnails of the images of an index: making them, and keeping them in a directory.
+"""Thumbnails of the images of an index: creating them, and storing them in a directory.
 
-Only thumbnails are ever sent, never the files of an index.
+The service sends only thumbnails, never the original files of an index.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class ThumbnailStore:
-    """JPEG files by key in a directory, which together never exceed a number of bytes.
+    """A directory of JPEG files, stored by key, whose total size is limited to `max_bytes`.
 
-    The oldest files are deleted to make room. Only one process at a time writes to a directory;
-    others read it and store nothing. An unwritable directory is not an error: nothing is stored.
+    The oldest files are deleted to make room. Only one process at a time writes to the directory;
+    others only read it. An unwritable directory is not an error: nothing is stored.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
@@ -65,20 +65,23 @@ class ThumbnailStore:
                 self._stop(f"{error.strerror or error}")
 
     def close(self) -> None:
-        """Let other processes write to the directory."""
+        """Stop writing, and release the directory so that other processes can write to it."""
         with self._changing:
             if self._lock:
                 self._lock.close()
             self._lock, self._total, self._writable = None, None, False
 
     def _open(self) -> bool:
-        """Lock the directory, delete what a killed process left behind, and add up the files."""
+        """Lock the directory, delete leftovers of a killed process and add up the sizes of files.
+
+        Returns False if another process has locked the directory.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = (self.directory / ".lock").open("w")
         if not lock_file(self._lock):
             self._lock.close()
             self._lock = None
-            self._stop("another process writes there")
+            self._stop("another process is writing to it")
             return False
         for part in self.directory.glob("*/.*.part"):
             part.unlink(missing_ok=True)
@@ -92,7 +95,7 @@ class ThumbnailStore:
         log.warning("thumbnails are not stored in %s: %s", self.directory, reason)
 
     def _make_room(self, needed: int) -> None:
-        """Delete the oldest files until `needed` bytes and a tenth of the limit are free."""
+        """Delete the oldest files to free `needed` bytes, and at least a tenth of the limit."""
         kept = min(KEPT_SHARE * self.max_bytes, self.max_bytes - needed)
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
@@ -104,7 +107,7 @@ class ThumbnailStore:
         self._total = total
 
     def _files(self) -> list[tuple[int, int, Path]]:
-        """Return the time of writing, size and path of all files."""
+        """Return the modification time (ns), size (bytes) and path of each file."""
         found = []
         for path in self.directory.glob("??/*.jpg"):
             with suppress(FileNotFoundError):
@@ -117,9 +120,9 @@ class ThumbnailStore:
 
 
 def thumbnail_key(entry: dict[str, Any]) -> str:
-    """Return the key of an image's thumbnail, 32 hexadecimal digits, from its line in the index.
+    """Return the key of an image's thumbnail, 32 hexadecimal digits, given its line in the index.
 
-    It changes when the indexed content changes.
+    The key changes when the indexed content changes.
     """
     parts = (entry["image"], entry.get("content", ""), entry.get("stamp", ""), SIDE, QUALITY)
     text = "\0".join(map(str, parts))
@@ -131,9 +134,10 @@ def get_thumbnail(
 ) -> tuple[bytes, bool]:
     """Return the thumbnail of an image, and whether it shows the image as it was indexed.
 
-    store: None stores nothing. name: what an error calls the image. max_pixels: of the image. A
-    thumbnail of an image that has changed since it was indexed is not stored. Raises InputError if
-    the image cannot be read; the reason, which may contain paths, is only logged.
+    store: None stores nothing. name: how error messages refer to the image. max_pixels: maximum
+    number of pixels in the image. If the image has changed since it was indexed, its thumbnail is
+    not stored. Raises InputError if the image cannot be read; the reason, which may contain paths,
+    is only logged.
     """
     key, image = thumbnail_key(entry), entry["image"]
     if store and (stored := store.read(key)) is not None:
@@ -156,7 +160,7 @@ def _encode(image: Image.Image) -> bytes:
 
 
 def _is_unchanged(entry: dict[str, Any]) -> bool:
-    """Return whether an image is the one that was indexed, by its stamp or else by its content."""
+    """Return whether an image has the stamp, or else the content, that it had when indexed."""
     if "stamp" not in entry:
         return True
     place = storage.parse_location(entry["image"])

@@ -1,4 +1,4 @@
-"""Vectors of uploaded images as text for URLs, valid for one linking model.
+"""Vectors of uploaded images as text for URLs; each is valid for one linking model.
 
 Shapes: E dimensions.
 """
@@ -16,7 +16,7 @@ WEIGHT_DIGITS = 8  # of the hash of a model's weights that begin each vector
 
 
 def embed_upload(linker: Linker, image: Any, weights: str) -> np.ndarray:
-    """Return the vector (E,) of an uploaded image, rounded as `write_vector` rounds it."""
+    """Return the vector (E,) of an uploaded image, rounded as by `write_vector`."""
     return read_vector(write_vector(linker.encode_images(image)[0], weights), weights)
 
 
@@ -34,8 +34,8 @@ def write_vector(vector: np.ndarray, weights: str) -> str:
 def read_vector(text: str, weights: str) -> np.ndarray:
     """Return the unit vector (E,) that `write_vector` wrote for the same `weights`.
 
-    Raises InputError for other texts, for vectors of another model, and for vectors that are zero
-    or not finite.
+    Raises InputError if the text is malformed, if the vector is from another model, or if it is
+    zero or not finite.
     """
     digits, _, encoded = text.partition(".")
     try:
@@ -44,10 +44,10 @@ def read_vector(text: str, weights: str) -> np.ndarray:
         unit = weighted_sum(vector[None], Query((Term("image", is_image=True),)))
     except (ValueError, InputError) as error:
         raise InputError(
-            "image must be the value of 'image' in a response; to obtain one, send the image file"
+            "image must be the value of 'image' in an earlier response; send the image file instead"
         ) from error
     if digits != weights[:WEIGHT_DIGITS]:
         raise InputError(
-            "image is a vector of another model than that of the index; send the image itself"
+            "image is a vector of a model other than the index's; send the image file instead"
         )
     return unit

@@ -47,7 +47,7 @@ def _is_resume(word: str) -> bool:
 def program(name: str) -> list[str]:
     """Return the arguments of the command that runs "train" or "evaluate".
 
-    If train.py is running, they run train.py or evaluate.py in its directory.
+    If the running program is train.py, the command runs train.py or evaluate.py beside it.
     """
     running = Path(sys.argv[0])
     if running.name == "train.py":

@@ -22,9 +22,9 @@ class DataOptions(Options):
     on_error: str = option(
         "stop", "unusable rows and images: stop, or skip and list them", choices=ON_ERROR
     )
-    max_skipped: float = option(0.05, "largest share of rows and images that may be skipped")
+    max_skipped: float = option(0.05, "maximum fraction of rows and images that may be skipped")
     workers: int = option(WORKERS, "number of threads that prefetch batches")
-    cache: Path = option(CHECKPOINTS / ".cache", "directory for feature maps and demo images")
+    cache: Path = option(CHECKPOINTS / ".cache", "cache directory for features and demo images")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,19 +37,21 @@ class DataOptions(Options):
 class TrainingOptions(Options):
     """Options of training: optimisation, validation and stopping.
 
-    Each image in a batch comes with all its captions.
+    Each image in a batch comes with all its captions, unless the task's options limit them.
     """
 
     epochs: int = option(6, "maximum number of epochs")
     batch_size: int = option(16, "number of images per step, across all processes")
     learning_rate: float = option(1.5e-3, "learning rate at the end of warm-up")
     encoder_learning_rate: float = option(1e-4, "learning rate of the encoder, if it is trained")
-    weight_decay: float = option(0.01, "AdamW weight decay, applied to matrices only")
+    weight_decay: float = option(0.01, "AdamW weight decay of matrices and convolution kernels")
     warmup: float = option(0.1, "fraction of steps for linear warm-up, before cosine decay")
     average: float = option(0.998, "decay of the exponential moving average of weights; 0: none")
     clip: float = option(5.0, "maximum gradient norm")
     watch: str | None = option(
-        None, "validation score that determines the best epoch and early stopping [bleu-4 or rsum]"
+        None,
+        "validation score that determines the best epoch and early stopping [bleu-4, rsum or "
+        "map_seen]",
     )
     patience: int = option(4, "number of epochs without improvement before early stopping")
     precision: str = option(
@@ -64,7 +66,7 @@ class TrainingOptions(Options):
         check_share(self, "warmup", "average")
         for name in ("learning_rate", "encoder_learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+                raise InputError(f"{name} must be finite and above 0, got {getattr(self, name)}")
         if self.seed >= 2**63:
             raise InputError(f"seed must be below 2**63, got {self.seed}")
 

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..options import Options
 from .captioning.task import CAPTIONING
+from .linking.mcnn_task import MCNN
 from .linking.regression_task import REGRESSION
 from .linking.spatial_task import SPATIAL
 from .linking.task import JOINT, LINEAR
+from .relation.task import RELATION
 from .task import Task
 
 if TYPE_CHECKING:
     from ..checkpoints.checkpoint import Checkpoint
 
-TASKS = (CAPTIONING, LINEAR, JOINT, REGRESSION, SPATIAL)
+TASKS = (CAPTIONING, LINEAR, JOINT, MCNN, REGRESSION, SPATIAL, RELATION)
 # Names of the evaluation options that apply to some tasks only.
 EVALUATION_FLAGS = frozenset().union(*(task.evaluation_flags for task in TASKS))
 
@@ -34,7 +36,7 @@ def task_of_checkpoint(checkpoint: "Checkpoint") -> Task:
             return task
     raise InputError(
         f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}, but this version of "
-        f"captioner evaluates {', '.join(task.name for task in TASKS)}; update captioner"
+        f"captioner supports {', '.join(task.name for task in TASKS)}; update captioner"
     )
 
 
@@ -43,5 +45,7 @@ def task_of(model: Options) -> Task:
     for task in TASKS:
         if isinstance(model, task.model_options):
             return task
-    known = " or ".join(task.model_options.__name__ for task in TASKS)
-    raise InputError(f"model options must be {known}, got {type(model).__name__}")
+    *others, last = (task.model_options.__name__ for task in TASKS)
+    raise InputError(
+        f"model must be an instance of {', '.join(others)} or {last}, got {type(model).__name__}"
+    )

@@ -82,7 +82,7 @@ class Job(Protocol):
         """Return the batch to train on, and scalars to log by name; called before every step."""
 
     def observe(self, loss: "Loss") -> None:
-        """Receive the loss of each step, over all processes, just after the step."""
+        """Process the loss of a step over all processes; called after every step."""
 
     def evaluate(self) -> Result:
         """Evaluate the val split with the current weights; every process calls this."""
@@ -100,13 +100,16 @@ class Job(Protocol):
         """Return a description, for the checkpoint's config, of how these scores were computed."""
 
     def save_text_model(self, directory: Path) -> None:
-        """Write the vocabulary or the sentence encoder to a checkpoint's directory."""
+        """Write the files of the text model, such as the vocabulary, to a checkpoint."""
 
     def conclude(self, result: Any, /) -> list[str]:
-        """Draw figures of the best checkpoint's result; return lines that name the files."""
+        """Draw figures of the best checkpoint's result; return lines to print, such as paths."""
 
     def next_commands(self) -> list[str]:
         """Return suggested next commands, as typed on the command line."""
+
+
+Default = int | float | str | tuple[str, ...]  # value of an option
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,13 @@ class Task:
     load: "Callable[[Checkpoint, str | None], Any]"
     evaluate: "Callable[[Sequence[Checkpoint], EvaluationRequest], None]"
     negligible: float = 0.0
-    defaults: Mapping[str, int | float | str] = field(default_factory=dict)
-    small_cnn_defaults: Mapping[str, int | float | str] = field(default_factory=dict)
-    recipes: Mapping[str, Mapping[str, int | float | str]] = field(default_factory=dict)
+    defaults: Mapping[str, Default] = field(default_factory=dict)
+    small_cnn_defaults: Mapping[str, Default] = field(default_factory=dict)
+    recipes: Mapping[str, Mapping[str, Default]] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
     evaluation_flags: frozenset[str] = frozenset()
 
     def watched_score(self, watch: str | None) -> str:
         """Return the score named `watch`, ignoring case; None selects the default."""
         names = {name.lower(): name for name in self.scores}
-        return self.scores[0] if watch is None else names[watch]
+        return self.scores[0] if watch is None else names[watch.lower()]

@@ -1,1 +1,1 @@
-"""Words and tokens: splitting sentences, vocabularies, token tensors, n-grams."""
+"""Text: words, vocabularies, token tensors, n-grams and sentence vectors."""

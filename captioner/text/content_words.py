@@ -1,4 +1,4 @@
-"""Content words: the words of captions that can be labels of an image."""
+"""Content words: the words of captions that can serve as labels of an image."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -24,10 +24,10 @@ def is_content_word(word: str) -> bool:
 
 
 def stem(word: str) -> str:
-    """Return what is left of a lower-case English word without its ending.
+    """Return the stem of a lower-case English word: the word without its ending.
 
-    Plurals and most forms of a verb have the same stem: "run", "runs" and "running". The rule is
-    coarse: it is meant to keep related words together, and some unrelated words share a stem.
+    Singular and plural, and most forms of a verb, share a stem: "run", "runs" and "running". The
+    rule is coarse: some unrelated words share a stem, too.
     """
     for ending in _ENDINGS:
         short = word.removesuffix(ending)
@@ -39,7 +39,7 @@ def stem(word: str) -> str:
 
 
 def families(words: Iterable[str]) -> list[list[str]]:
-    """Group words, or phrases, by the stems of their words, in the order of first appearance."""
+    """Group words or phrases that have the same stems; groups are in order of first appearance."""
     found: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for word in words:
         found[tuple(map(stem, word.split()))].append(word)

@@ -1,4 +1,4 @@
-"""Words that occur beside given words more often than elsewhere.
+"""Words that occur together with given words more often than elsewhere.
 
 Shapes: N documents, such as all captions of an image.
 """
@@ -10,20 +10,21 @@ MIN_DOCUMENTS = 5  # that contain the given words and another one, so that chanc
 
 
 class Cooccurrence:
-    """How much more often words occur in documents that contain given words."""
+    """Measures how much more often words occur in documents that contain given words."""
 
     def __init__(self, documents: Sequence[Collection[str]]) -> None:
-        """documents: the words of each of N documents."""
+        """Count words in N documents. documents: the words of each document."""
         self._documents = [frozenset(words) for words in documents]
         self._counts = Counter(word for words in self._documents for word in words)
 
     def lifts(self, given: Sequence[Collection[str]]) -> dict[str, float]:
-        """Return the lift of each word that occurs beside the given words, the largest first.
+        """Return the lift of each word that occurs together with the given words, largest first.
 
-        given: for each given word its spellings, of which one must occur. The lift of a word is its
-        share of the documents with the given words, divided by its share of all documents: above 1
-        if it occurs beside them more often than elsewhere. Given words, and words in fewer than
-        MIN_DOCUMENTS of these documents, are left out.
+        given: the spellings of each given word, at least one of which must occur. The lift of a
+        word is the fraction of the documents with the given words that contain it, divided by the
+        fraction of all documents that contain it; a lift above 1 means that it occurs more often
+        with the given words than elsewhere. Given words are left out, and so are words that occur
+        in fewer than MIN_DOCUMENTS of the documents with the given words.
         """
         spellings = {word for words in given for word in words}
         chosen = [

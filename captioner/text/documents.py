@@ -31,9 +31,10 @@ NOISE = 256  # words that represent the noise distribution in inference
 class TopicModel:
     """Represents a sentence by its topics (Blei et al. 2003), centred and scaled to unit length.
 
-    words (V,): the known words. weights (V,): factor applied to each occurrence of a word. topics
-    (Y, V): exponentials of the expected log-probabilities of words in topics. prior (Y,): the
-    Dirichlet prior of a sentence's topics. mean (Y,): the mean topics of the training captions.
+    words (V,): the known words. weights (V,): weight of each occurrence of a word. topics (Y, V):
+    exponentials of the expected log-probabilities of words in topics. prior (Y,): parameters of the
+    Dirichlet prior of a sentence's topics. mean (Y,): mean topic proportions of the training
+    captions.
     """
 
     words: tuple[str, ...]
@@ -52,13 +53,14 @@ class TopicModel:
         return len(self.topics)
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        """Return unit rows (N, Y), float32; the row of a sentence without a known word is zero."""
         return _encode(self._index, self.weights, sentences, self.mean, self.infer)
 
     def infer(self, ids: Tensor, counts: Tensor) -> Tensor:
         """Return the topic proportions (N, Y) of padded documents; ids, counts (N, T).
 
-        The E step of Hoffman et al. 2010, algorithm 2, from equal topics until it converges.
+        Runs the E step of Hoffman et al. 2010, algorithm 2, from equal topics until convergence, or
+        for at most ROUNDS iterations.
         """
         prior = torch.from_numpy(self.prior)
         words = torch.from_numpy(self.topics).T[ids]  # (N, T, Y)
@@ -74,18 +76,18 @@ class TopicModel:
         return gamma / gamma.sum(1, keepdim=True)
 
     def unknown_words(self, sentence: str) -> list[str]:
-        """Return the words of a sentence that are in no topic, in order."""
+        """Return the words of a sentence that the topics do not contain, in order."""
         return [word for word in plain_words(sentence) if word not in self._index]
 
 
 @dataclass(frozen=True, eq=False)
 class ParagraphVectors:
-    """Represents a sentence by its doc2vec vector (PV-DBOW, Le and Mikolov 2014), centred.
+    """Represents a sentence by its doc2vec vector (PV-DBOW, Le and Mikolov 2014).
 
-    words (V,): the known words. weights (V,): the probability of keeping an occurrence of a word.
+    The vector is centred and scaled to unit length. words (V,): the known words. weights (V,): the
+    probability that training kept an occurrence of a word, since frequent words are downsampled.
     outputs (V, Y): the output vectors of the words. noise (M, Y): output vectors of words that
-    represent the noise distribution. mean (Y,): the mean vector of the training captions. Rows are
-    scaled to unit length.
+    represent the noise distribution. mean (Y,): the mean vector of the training captions.
     """
 
     words: tuple[str, ...]
@@ -104,15 +106,15 @@ class ParagraphVectors:
         return int(self.outputs.shape[1])
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; zeros for a sentence without a known word."""
+        """Return unit rows (N, Y), float32; the row of a sentence without a known word is zero."""
         return _encode(self._index, self.weights, sentences, self.mean, self.infer)
 
     def infer(self, ids: Tensor, counts: Tensor) -> Tensor:
         """Return the vectors (N, Y) of padded documents; ids, counts (N, T).
 
-        Gradient ascent on the objective of negative sampling, as in gensim's inference, but from
-        zero, on all words at once, and with the expectation over the noise words in place of
-        samples, so that the result is always the same.
+        Runs gradient ascent on the objective of negative sampling, as gensim's inference does. It
+        is deterministic, because it starts from zero, uses all words at once, and replaces noise
+        samples by the expectation over the noise words.
         """
         words = torch.from_numpy(self.outputs)[ids]  # (N, T, Y)
         noise = torch.from_numpy(self.noise)
@@ -133,7 +135,7 @@ class ParagraphVectors:
 def fit_lda(sentences: Sequence[str], min_count: int, topics: int) -> TopicModel:
     """Train latent Dirichlet allocation with gensim on the captions, each of which is a document.
 
-    Words are weighted by inverse document frequency, so that function words do not fill the topics.
+    Words are weighted by inverse document frequency, so that function words do not dominate topics.
     Raises InputError if the extra `link` is not installed, or if no word occurs `min_count` times.
     """
     models = _import_gensim("LDA")
@@ -213,7 +215,7 @@ def _import_gensim(title: str) -> Any:
 
 
 def _weigh(index: dict[str, int], weights: np.ndarray, sentence: str) -> dict[int, float]:
-    """Return each known word's id and its count times its weight."""
+    """Return a dict from the id of each known word of a sentence to its weighted count."""
     counts = Counter(index[word] for word in plain_words(sentence) if word in index)
     return {i: count * float(weights[i]) for i, count in counts.items()}
 
@@ -225,7 +227,7 @@ def _encode(
     mean: np.ndarray,
     infer: Inference,
 ) -> np.ndarray:
-    """Return the inferred vectors minus their mean as unit rows; zeros without a known word."""
+    """Return the inferred vectors minus `mean` as unit rows; zeros without a known word."""
     bags = [_weigh(index, weights, sentence) for sentence in sentences]
     rows = _infer(infer, bags, len(mean)) - mean
     rows[[not bag for bag in bags]] = 0

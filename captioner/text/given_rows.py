@@ -75,7 +75,9 @@ def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy parses headers as Python, with various exceptions
-        reason = getattr(error, "strerror", None) or "it is damaged or contains Python objects"
+        reason = getattr(error, "strerror", None) or (
+            "it is damaged or contains Python objects; write it with numpy.save"
+        )
         raise InputError(f"{title} {path} cannot be read: {reason}") from error
     if (
         not isinstance(rows, np.ndarray)
@@ -96,8 +98,8 @@ def read_rows(
 ) -> GivenRows:
     """Memory-map the vectors of all captions of a data set from a .npy file.
 
-    captions: number N of captions across all splits. fingerprint: as in GivenRows; empty for the
-    sentences of a file, which has no splits. title: what error messages call the rows. Raises
+    captions: number N of captions across all splits. fingerprint: as in `GivenRows`; empty for the
+    sentences of a file, which has no splits. title: how error messages refer to the rows. Raises
     InputError in the same cases as `open_rows`, and also if the number of rows is not N or a value
     is not finite in float32.
     """
@@ -115,6 +117,7 @@ def read_rows(
         if not finite.all():
             row = first + int(finite.argmin())
             raise InputError(
-                f"{title} {path} must be finite, got NaN or infinity in row {row}; recompute them"
+                f"{title} {path} must be finite as float32, but row {row} (counted from 0) is not; "
+                "recompute them"
             )
     return GivenRows(rows, fingerprint, str(path))

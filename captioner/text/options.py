@@ -18,22 +18,22 @@ REDUCED = FITTED[2:]  # with a chosen number of dimensions
 class TextVectorOptions(Options):
     """Options of sentence vectors: their sources, and how they are fitted on the training captions.
 
-    The vectors of several sources are concatenated. A source is one of FITTED; a GloVe or word2vec
-    file, whose vectors are summed over the words of a sentence, weighted by inverse document
-    frequency if WEIGHTED follows the file's name; the directory of a sentence encoder; a
-    captioner's run or checkpoint; or a .npy file with one row per caption, across all splits, in
-    reading order.
+    The vectors of several sources are concatenated. A source is one of FITTED, the directory of a
+    sentence encoder, the run or checkpoint of a captioner, a .npy file with one row per caption
+    (across all splits, in reading order), or a GloVe or word2vec file. The vectors of the latter
+    are summed over the words of a sentence, weighted by inverse document frequency if the suffix
+    WEIGHTED follows the file's name.
     """
 
     text_vectors: tuple[str, ...] = option(
         ("tf-idf",),
         "sentence vectors: counts, tf-idf, lsa, ppmi-svd, word2vec, fasttext (also "
-        "ppmi-svd-tf-idf, ...), doc2vec, lda, or a file or directory of a text model",
+        "ppmi-svd-tf-idf, ...), doc2vec, lda, or the path of vectors or of a text model",
     )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"
     )
-    text_dimensions: int = option(300, "number of dimensions, or topics, of fitted vectors")
+    text_dimensions: int = option(300, "number of dimensions (for lda, topics) of fitted vectors")
 
     def __post_init__(self) -> None:
         super().__post_init__()

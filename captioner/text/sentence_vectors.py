@@ -19,7 +19,7 @@ from ..errors import InputError
 from .tokenizer import plain_words
 from .word_vectors import read_vectors
 
-SEED = 0  # of word2vec
+SEED = 0  # of all models trained on captions
 FLAT, WORDS_PER_DIMENSION = 1e-3, 4  # see `whiten`
 
 
@@ -31,7 +31,10 @@ class SentenceEncoder(Protocol):
         """The number of dimensions Y of the vectors."""
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return unit rows (N, Y), float32; the row of a sentence without known words is zero."""
+        """Return rows (N, Y), float32, of unit length; zero for a sentence without known words.
+
+        The rows of a `ConcatenatedEncoder` consist of several such rows and are longer.
+        """
 
     def unknown_words(self, sentence: str) -> list[str]:
         """Return the words of a sentence that do not contribute to its vector, in order."""
@@ -236,7 +239,7 @@ def document_frequencies(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the words that occur at least `min_count` times, and their document frequencies (V,).
 
-    The most frequent word comes first.
+    The most frequent word comes first. Raises InputError if there is no such word.
     """
     counts: Counter[str] = Counter()
     containing: Counter[str] = Counter()
@@ -246,9 +249,11 @@ def document_frequencies(
         containing.update(set(words))
     kept = sorted((-n, word) for word, n in counts.items() if n >= min_count)
     if not kept:
+        if not counts:
+            raise InputError(f"the {len(sentences)} texts contain no words; add texts with words")
         raise InputError(
             f"fitting a sentence encoder failed: no word occurs at least {min_count} times in the "
-            f"{len(sentences)} captions; lower the minimum count"
+            f"{len(sentences)} captions; lower text_min_count"
         )
     frequencies = [containing[word] for _, word in kept]
     return tuple(word for _, word in kept), np.array(frequencies, dtype=np.float32)
@@ -267,21 +272,21 @@ def word_weights(frequencies: np.ndarray, sentences: int, *, weighted: bool) -> 
 
 
 def centre(vectors: np.ndarray) -> np.ndarray:
-    """Subtract the mean of word vectors (V, Y), and scale them to unit length, float32.
+    """Subtract the mean from word vectors (V, Y), and scale them to unit length; float32.
 
-    All word vectors of a model share a large component, which would make all words similar.
+    The word vectors of a model share a large component, which would make all words similar.
     """
     return unit_rows((vectors - vectors.mean(0)).astype(np.float32))
 
 
 def whiten(vectors: np.ndarray) -> np.ndarray:
-    """Return word vectors (V, Y) rotated and scaled to uncorrelated dimensions of equal variance.
+    """Whiten word vectors (V, Y), that is, make dimensions uncorrelated and of equal variance.
 
-    As `centre`, it subtracts the mean before and scales the vectors to unit length afterwards. A
-    few dimensions would otherwise decide every cosine, so that all words of a topic would be alike.
-    Dimensions whose deviation is below FLAT times the largest are left out. Vectors of fewer than
-    WORDS_PER_DIMENSION words per dimension are only centred: whitening would make all of them
-    equally unlike.
+    The mean is subtracted before, and the vectors are scaled to unit length afterwards, as in
+    `centre`. Otherwise a few dimensions would dominate every cosine, and all words of a topic would
+    be similar. Dimensions whose standard deviation is below FLAT times the largest are left out.
+    With fewer than WORDS_PER_DIMENSION words per dimension, vectors are only centred: whitening
+    would make all of them equally dissimilar.
     """
     if len(vectors) < WORDS_PER_DIMENSION * vectors.shape[1]:
         return centre(vectors)

@@ -44,7 +44,7 @@ _BRACKETS = {words[0]: sign for sign, words in _RESPELLED.items() if len(words) 
 _JOIN_BEFORE = {*")]}", "n't", "'s", "'m", "'re", "'ll", "'d", "'ve", "not", "me", "na", "ta"}
 _JOIN_AFTER = {*"([{"}
 
-_ABBREVIATIONS = (
+ABBREVIATIONS = (
     "mr|mrs|ms|dr|prof|st|jr|sr|etc|vs|cf|inc|co|corp|ltd|bros|dept|univ|assn|est|ave|blvd|rd|ft|mt"
     "|gen|sen|rep|gov|rev|hon|lt|col|sgt|capt|maj|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec"
     "|mon|tue|tues|wed|thu|thurs|fri"
@@ -59,7 +59,7 @@ _WORD = re.compile(
       -[lr][rsc]b- | <unk>
     | 'n'(?!t) | (?:n't | '(?:s|m|re|ll|d|ve|n|em|til|cause|\d0s))(?!{_LETTER})
     | [a-z0-9]+[.,][a-z0-9.,]{{0,60}}+(?:-[a-z0-9]+)+(?!{_LETTER})    # red,t-shirt u.s.-made
-    | no\.(?=\ *\d) | (?:{_ABBREVIATIONS})\.(?!{_LETTER})             # no. 5, mr.
+    | no\.(?=\ *\d) | (?:{ABBREVIATIONS})\.(?!{_LETTER})             # no. 5, mr.
     | (?:[a-z]\.)+(?!{_LETTER})                                       # u.s., a.
     | \d+(?:[.,:]\d+)+(?:-{_INNER}+)*                                 # 1,000 7:15 2.5-inch
     | (?:[cdlos]|ma|qu)'{_INNER}{{2,}}                               # o'clock, ma'am
@@ -87,7 +87,7 @@ def split_words(sentence: str) -> list[str]:
 
 
 def plain_words(sentence: str) -> list[str]:
-    """Return the words as `split_words` does, with hashtags as words: "#dog" is the word "dog"."""
+    """Split a sentence as `split_words` does, but without the sign of hashtags: "#dog" is "dog"."""
     return split_words(_HASHTAG.sub(" ", sentence))
 
 
@@ -182,7 +182,8 @@ def get_tokenizer(choice: TokenizerChoice) -> Tokenizer:
     choice: "words", "characters", a function that returns a list of words, or the name of such a
     function as "module:function". The module is imported, so the name must come from the user,
     never from a file. Words that contain white space are split there. Raises InputError for an
-    unknown name; so does splitting with a function that fails.
+    unknown name and for a function that cannot be imported; the tokenizer raises InputError if its
+    function fails.
     """
     if isinstance(choice, str) and choice.lower() in ("words", "characters"):
         return WORDS if choice.lower() == "words" else CHARACTERS
@@ -220,7 +221,7 @@ def are_mostly_one_word(sentences: Iterable[str], tokenizer: Tokenizer) -> bool:
 
 
 def one_word_note(sentences: Iterable[str], tokenizer: Tokenizer) -> str:
-    """Return a note if most sentences consist of a single word; otherwise an empty string."""
+    """Return a note if most sentences are a single word for `WORDS`; otherwise an empty string."""
     if tokenizer.name != "words" or not are_mostly_one_word(sentences, tokenizer):
         return ""
     return (
@@ -255,7 +256,7 @@ def _import_function(name: str) -> Callable[[str], Sequence[str]]:
 
 
 def _checked(function: Callable[[str], Sequence[str]], name: str) -> Callable[[str], list[str]]:
-    """Return a function that splits like `function` and raises InputError where it fails."""
+    """Wrap a function that splits sentences; if it fails, the wrapper raises InputError."""
 
     def split(sentence: str) -> list[str]:
         try:
@@ -270,7 +271,10 @@ def _checked(function: Callable[[str], Sequence[str]], name: str) -> Callable[[s
                 f"{_describe(error)}; correct the function"
             ) from error
         if not is_list or not all(isinstance(word, str) for word in words):
-            raise InputError(f"the tokenizer must return a list of words, got {words!r}")
+            raise InputError(
+                f"the tokenizer {name!r} must return a list of words, got {words!r:.80}; correct "
+                "the function"
+            )
         return [part for word in words for part in word.split()]
 
     return split

@@ -30,9 +30,10 @@ def fit_fasttext(
 ) -> WordSum:
     """Train fastText (Bojanowski et al. 2017, CBOW) on the captions with gensim.
 
-    Only the vectors of the captions' words are kept: fastText composes a vector for any word from
-    its character n-grams, but one of an unknown word says little about its meaning. weighted and
-    errors: as in `fit_word2vec`.
+    Only the vectors of the captions' words are kept. fastText can compose a vector for any word
+    from its character n-grams, but for an unknown word this vector carries little meaning. The
+    vectors are processed by `whiten`. The parameter weighted and the errors are as in
+    `fit_word2vec`.
     """
     try:
         from gensim.models import FastText
@@ -61,10 +62,11 @@ def fit_ppmi_svd(
 ) -> WordSum:
     """Factorise the positive pointwise mutual information of words up to WINDOW words apart.
 
-    A count-based counterpart of GloVe. Counts of contexts are raised to the power SMOOTHING, and
-    the singular vectors are multiplied by the square roots of the singular values (Levy et al.
-    2015, sections 3.2 and 3.3), which works better than whitening. dimensions: number of singular
-    vectors, at most V. weighted: as in `fit_word2vec`. Vectors are processed by `centre`.
+    This is a count-based counterpart of GloVe. Counts of contexts are raised to the power
+    SMOOTHING, and the singular vectors are multiplied by the square roots of the singular values
+    (Levy et al. 2015, sections 3.2 and 3.3), which works better than whitening. The vectors are
+    processed by `centre`. dimensions: number of singular vectors, limited to V. weighted: as in
+    `fit_word2vec`.
     """
     words, frequencies = document_frequencies(sentences, min_count)
     matrix = _ppmi(sentences, {word: i for i, word in enumerate(words)})
@@ -74,7 +76,7 @@ def fit_ppmi_svd(
 
 
 def _ppmi(sentences: Sequence[str], index: dict[str, int]) -> torch.Tensor:
-    """Return the sparse matrix (V, V) of words and contexts; unknown words are left out first."""
+    """Return the sparse PPMI matrix (V, V) of words and contexts, without unknown words."""
     known = [[index[w] for w in plain_words(s) if w in index] for s in sentences]
     ids = np.array([i for row in known for i in row], dtype=np.int64)
     owner = np.repeat(np.arange(len(known)), [len(row) for row in known])
@@ -98,9 +100,9 @@ def _ppmi(sentences: Sequence[str], index: dict[str, int]) -> torch.Tensor:
 
 
 def _leading_rows(matrix: torch.Tensor, count: int) -> torch.Tensor:
-    """Return U sqrt(S) (V, count) of a sparse square matrix by subspace iteration.
+    """Return U sqrt(S) (V, count) of a sparse square matrix, computed by subspace iteration.
 
-    Halko et al. 2011, algorithms 4.4 and 5.1, with a fixed random start.
+    See Halko et al. 2011, algorithms 4.4 and 5.1. The random start is always the same.
     """
     size = matrix.shape[0]
     wide = min(size, count + 20)

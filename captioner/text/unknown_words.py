@@ -23,7 +23,8 @@ def describe_unknown_words(
         return ""
     shown = ", ".join(f"{word!r} ({count:,})" for word, count in counts.most_common(SHOWN))
     more = f" and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else ""
+    contain = "contains" if affected == 1 else "contain"
     return (
-        f"note: {affected:,} of {len(sentences):,} texts contain words that are unknown to the "
+        f"note: {affected:,} of {len(sentences):,} texts {contain} words that are unknown to the "
         f"sentence encoder: {shown}{more}"
     )

@@ -42,7 +42,7 @@ class Vocabulary:
         for token, word in enumerate(self.words, start=len(SPECIALS)):
             if not isinstance(word, str) or word.split() != [word]:
                 raise InputError(
-                    f"vocabulary words must be strings without white space, got {word!r}"
+                    f"vocabulary words must be nonempty strings without white space, got {word!r}"
                 )
             if word in SPECIALS or word in self._tokens:
                 defect = "reserved; remove it" if word in SPECIALS else "repeated; list it once"
@@ -59,7 +59,8 @@ class Vocabulary:
         """Build a vocabulary of the words that occur at least `min_count` times.
 
         captions: lists of words. The most frequent word comes first; words of equal frequency are
-        in alphabetical order. `<unk>` is not counted. Raises InputError if no word remains.
+        in alphabetical order. `<unk>` is not counted. Raises InputError if no word remains, or if
+        a caption is a string.
         """
         if min_count < 1:
             raise InputError(f"min_count must be at least 1, got {min_count}")
@@ -67,11 +68,13 @@ class Vocabulary:
         for caption in captions:
             if isinstance(caption, str):
                 raise InputError(
-                    f"captions must be lists of words, got {caption!r}; split it into words"
+                    f"captions must be lists of words, got {caption!r:.80}; split each into words"
                 )
             counts.update(caption)
         del counts[SPECIALS[UNKNOWN]]  # rare words may already have been replaced by it
         kept = [word for word, count in counts.items() if count >= min_count]
+        if not any(counts.values()):
+            raise InputError("the captions contain no words; add captions with words")
         if not kept:
             raise InputError(f"no word occurs at least {min_count} times; lower min_count")
         return cls(sorted(kept, key=lambda word: (-counts[word], word)), tokenizer)
@@ -83,8 +86,8 @@ class Vocabulary:
     def with_function(self, choice: TokenizerChoice) -> "Vocabulary":
         """Return the vocabulary with its tokenizer's function, which is not stored in files.
 
-        choice: as in `get_tokenizer`. Returns the vocabulary itself if its tokenizer does not use
-        a Python function; otherwise, raises InputError if `choice` is not such a function.
+        choice: as in `get_tokenizer`. Returns the vocabulary itself if its tokenizer is not a
+        Python function. If it is, raises InputError unless `choice` is a Python function too.
         """
         if self.tokenizer in (WORDS, CHARACTERS):
             return self
@@ -144,9 +147,11 @@ class Vocabulary:
             raise InputError(f"{path} is not a vocabulary: it has no list of words")
         if content.get("format") not in READABLE:
             version = content.get("format")
+            newer = type(version) is int and version > FORMAT
             raise InputError(
                 f"vocabulary {path} cannot be read: it has format {version!r}, but this version of "
-                "captioner reads formats 1 and 2; update captioner"
+                "captioner reads formats 1 and 2; "
+                + ("update captioner" if newer else "choose another file")
             )
         name = content.get("tokenizer", WORDS.name)
         if not isinstance(name, str):

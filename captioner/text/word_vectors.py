@@ -26,7 +26,7 @@ def is_vector_file(path: Path) -> bool:
 
 
 def split_weighting(source: str) -> tuple[Path, bool]:
-    """Return the path in a source such as "vectors.txt-tf-idf", and whether to weigh the words."""
+    """Split a source such as "vectors.txt-tf-idf" into its path and whether words are weighted."""
     return Path(source.removesuffix(WEIGHTED)), source.endswith(WEIGHTED)
 
 
@@ -63,8 +63,8 @@ def _read_text(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple[s
         vector = _parse_numbers(fields[-size:]) if word in wanted else None
         if not word or (vector is None and word in wanted):
             raise InputError(
-                f"{path}, line {number}: expected a word and its vector; choose a GloVe or "
-                "word2vec text file"
+                f"{path}, line {number}: expected a word and its vector of finite numbers; choose "
+                "a GloVe or word2vec text file"
             )
         if vector is not None:
             yield word, vector

@@ -1,4 +1,4 @@
-"""Train a regression for each kind of text vectors, and compare the models by search queries."""
+"""Train a regression on each kind of text vectors, and compare the models on search queries."""
 
 import importlib.util
 import time
@@ -36,8 +36,8 @@ COLUMNS = {  # of the table: titles of numbers of `QueryScores`
 class ComparedModel:
     """The scores of one kind of text vectors on one data set.
 
-    seconds: wall-clock time of fitting the text vectors and training; None if the run already
-    existed.
+    images: number of images searched. seconds: wall-clock time of the whole training run, from
+    fitting the text vectors to the last evaluation; None if the run already existed.
     """
 
     text_vectors: str
@@ -50,12 +50,13 @@ class ComparedModel:
 
 
 def compare(options: CompareOptions, training: Mapping[str, Any]) -> list[ComparedModel]:
-    """Train, search, print a Markdown table and write a JSON file; return its rows.
+    """Train and compare the models: print a Markdown table, write a JSON file and return the rows.
 
-    training: options of `TrainConfig.from_options` for --system regression, without text_vectors.
-    Each model searches the images of the val and test splits of its own data, and those of
-    `test_data`. A run that was interrupted is resumed, and one that is complete is not trained
-    again. Raises InputError for user errors, most of them before any image is read.
+    training: options of `TrainConfig.from_options` for --system regression, without system,
+    text_vectors, run and resume, which are set here. Each model searches the val and test images of
+    the data that it was trained on, and those of `test_data`. An interrupted run is resumed, and a
+    complete one is not trained again. Raises InputError for user errors, most of them before any
+    image is read.
     """
     sources = options.text_vectors or _available()
     configs = {source: _config(source, options.prefix, training) for source in sources}
@@ -83,15 +84,18 @@ def compare(options: CompareOptions, training: Mapping[str, Any]) -> list[Compar
 
 
 def _available() -> tuple[str, ...]:
-    """Return all text vectors that can be fitted with the installed extras."""
+    """Return the kinds of text vectors that can be fitted with the installed extras."""
     if importlib.util.find_spec("gensim") is not None:
         return FITTED
-    print("note: run pip install 'captioner[link]' to compare word2vec, fastText, doc2vec and LDA")
+    print(
+        "note: word2vec, fastText, doc2vec and LDA need gensim and are left out; run pip install "
+        "'captioner[link]' to include them"
+    )
     return WITHOUT_EXTRA
 
 
 def _config(source: str, prefix: str, training: Mapping[str, Any]) -> TrainConfig:
-    """Return the config of a run, without options that have no effect on these text vectors."""
+    """Return the config of the run for `source`, without options that have no effect on it."""
     training = {n: value for n, value in training.items() if n not in idle_sizes((source,))}
     return TrainConfig.from_options(
         system=REGRESSION.name,
@@ -105,7 +109,7 @@ def _config(source: str, prefix: str, training: Mapping[str, Any]) -> TrainConfi
 def _read_databases(
     options: CompareOptions, config: TrainConfig
 ) -> list[tuple[str, list[Example]]]:
-    """Return the name of each data set to search, and its images outside the train split."""
+    """Return the name of each data set to search, and its examples outside the train split."""
     data = config.data
     sources = [(data.data, data.format)]
     if options.test_data is not None:
@@ -150,7 +154,7 @@ def format_table(rows: Sequence[ComparedModel]) -> str:
 
 
 def _describe(rows: Sequence[ComparedModel]) -> str:
-    """Return what was searched, and the queries that were left out, for each data set."""
+    """Return, for each data set, its numbers of images and queries, and the omitted queries."""
     lines = []
     for name in dict.fromkeys(row.tested_on for row in rows):
         row = next(each for each in rows if each.tested_on == name)
@@ -158,10 +162,10 @@ def _describe(rows: Sequence[ComparedModel]) -> str:
         by_chance = "" if chance is None else f"; P@5 by chance {chance:.2f}"
         count = len(row.scores.queries)
         lines.append(
-            f"{name}: {row.images} images not used for training, {count} queries{by_chance}"
+            f"{name}: {row.images} images outside the train split, {count} queries{by_chance}"
         )
         if row.scores.left_out:
-            lines.append(f"left out: {', '.join(row.scores.left_out)}")
+            lines.append(f"queries left out: {', '.join(row.scores.left_out)}")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from ..tasks.captioning.options import CaptioningOptions
 from ..tasks.captioning.task import CAPTIONING
 from ..tasks.options import DataOptions, OptionGroups, RunOptions, TrainingOptions
 from ..tasks.systems import task_named, task_of
-from ..tasks.task import Task
+from ..tasks.task import Default, Task
 from ..vision.options import SMALL_CNN, WEIGHTS_FILES, EncoderOptions
 from .stored_options import read_stored_options
 
@@ -45,14 +45,12 @@ def option_groups(task: Task) -> dict[str, type[Options]]:
     }
 
 
-def defaults_of(
-    task: Task, encoder: str, recipe: str | None = None
-) -> dict[str, int | float | str]:
-    """Return the values of a task's options that differ from the defaults of their groups.
+def defaults_of(task: Task, encoder: str, recipe: str | None = None) -> dict[str, Default]:
+    """Return the default values of a task's options that differ from those in the option groups.
 
-    recipe: the value of the task's option `recipe`.
+    encoder: value of --encoder. recipe: value of the task's option `recipe`, if it has one.
     """
-    defaults: dict[str, int | float | str] = {"watch": task.scores[0].lower(), **task.defaults}
+    defaults: dict[str, Default] = {"watch": task.scores[0].lower(), **task.defaults}
     if encoder == SMALL_CNN:
         defaults |= {"image_size": SMALL_CNN_IMAGE_SIZE, **task.small_cnn_defaults}
     if recipe is not None:
@@ -88,8 +86,9 @@ class TrainConfig(OptionGroups):
             object.__setattr__(self, "task", task.options())
         if not isinstance(self.task, task.options):
             raise InputError(
-                f"task must be {task.options.__name__} with the model options of {task.name}, "
-                f"got {type(self.task).__name__}"
+                f"task must be {task.options.__name__}, because model is "
+                f"{type(self.model).__name__}, got {type(self.task).__name__}; omit it to use the "
+                "defaults"
             )
         defaults = defaults_of(task, self.encoder.encoder, recipe_of(self.task))
         for name in ("encoder", "model", "task", "training"):
@@ -101,9 +100,9 @@ class TrainConfig(OptionGroups):
     def from_options(cls, system: str = CAPTIONING.name, **options: Any) -> "TrainConfig":
         """Build a config from options of any group, such as `attention=True, epochs=3`.
 
-        system: the name of the task. Raises InputError for an unknown task or option, a value of
-        the wrong type, or an option that has no effect in combination with the others, even if its
-        value is the default.
+        system: the name of the task. Raises InputError for an unknown task or option, an invalid
+        value, or an option that has no effect in combination with the others, even if its value is
+        the default.
         """
         return cls._build(task_named(system), options, options)
 
@@ -114,10 +113,10 @@ class TrainConfig(OptionGroups):
         """Build a config from a TOML file or an earlier run; `options` override its values.
 
         path: a TOML file whose keys are names of flags, or a run, a checkpoint or its config.json.
-        The training of an earlier run is repeated as a new run; its stored options are dropped if
-        they have no effect in combination with `options`. Paths in a file are relative to the
-        working directory. Raises InputError in the same cases as `from_options`, and if the file
-        cannot be read.
+        The training of an earlier run is repeated as a new run; its stored options are dropped if,
+        in combination with `options`, they have no effect, do not fit, or are set by a recipe that
+        `options` select. Paths in a TOML file are relative to the working directory. Raises
+        InputError in the same cases as `from_options`, and if the file cannot be read.
         """
         path = Path(path)
         if path.suffix.lower() == ".toml":
@@ -168,14 +167,14 @@ def _build_groups(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recipe_of(task_options: Options) -> str | None:
-    """Return the recipe that a task's options choose; None also if the task has no recipes."""
+    """Return the recipe that a task's options select; None if the task has no recipes."""
     return getattr(task_options, "recipe", None)
 
 
 def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
-    """Return whether the stored weights may suit the encoder that `options` select.
+    """Return whether the stored weights may fit the encoder that `options` select.
 
-    The name of published weights may exist for another torchvision CNN; a file suits one encoder.
+    Torchvision CNNs may share names of published weights; a file of weights fits one encoder only.
     """
     weights, before = stored.get("encoder_weights"), stored.get("encoder")
     encoder = options.get("encoder", before)
@@ -194,14 +193,14 @@ def _with_known_score(training: TrainingOptions, task: Task) -> TrainingOptions:
     return replace(training, watch=watch)
 
 
-def _with_defaults(group: Any, defaults: Mapping[str, int | float | str]) -> Any:
+def _with_defaults(group: Any, defaults: Mapping[str, Default]) -> Any:
     """Return the group with these defaults for the options that were not passed to it."""
     absent = set(option_names(type(group))) - group.given
     return replace(group, **{name: value for name, value in defaults.items() if name in absent})
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """Return the names of the options whose values differ from all of their defaults."""
+    """Return the names of the options whose value is not the default with any encoder."""
     changed: set[str] = set()
     recipe = recipe_of(config.task)
     own = [defaults_of(config.system, encoder, recipe) for encoder in (SMALL_CNN, "")]

@@ -33,7 +33,10 @@ class TrainingLog:
     curves: bool = True
 
     def log_step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Log a step's loss and learning rate; `step` counts from 1 over all epochs."""
+        """Log loss and learning rate to TensorBoard, every TENSORBOARD_INTERVAL steps.
+
+        step: the number of the step, counted from 1 over all epochs.
+        """
         if self.tensorboard and step % TENSORBOARD_INTERVAL == 0:
             self.tensorboard.add_step(step, loss=loss, learning_rate=learning_rate)
 
@@ -60,7 +63,7 @@ def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def format_epoch(row: Mapping[str, Any], epochs: int, watch: str, best_epoch: int) -> str:
-    """Format an epoch's loss, watched score, speed and memory as one line."""
+    """Format an epoch's loss, watched score, speed, waiting time and memory as one line."""
     speed = next(name for name in row if name.endswith("_per_second"))
     memory = f"{row['memory_mb'] / 1000:.2f} GB"
     if "gpu_memory_mb" in row:

@@ -78,7 +78,10 @@ class _LoopState:
         return bool(self.signals)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state needed to resume, except the weights; every process must call this."""
+        """Return the state needed to resume, without the averaged weights.
+
+        Every process must call this.
+        """
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -249,7 +252,7 @@ def _take_step(state: _LoopState, batch: Batch, prepare: Prepare) -> tuple[Loss,
     if progress.bad == MAX_BAD_STEPS:
         raise FloatingPointError(
             f"the gradient was not finite in {MAX_BAD_STEPS} consecutive steps, most recently in "
-            f"step {progress.step} at learning rate {learning_rate:.2g} with images "
+            f"step {progress.step + 1} at learning rate {learning_rate:.2g} with images "
             f"{list(batch.ids)[:5]}; lower the learning rate"
         )
     progress.step += 1
@@ -285,8 +288,8 @@ def train_step(
 ) -> tuple[Loss, bool]:
     """Take one optimizer step and return the loss and whether the gradient was finite.
 
-    The step is skipped if the gradient is not finite. The loss is the mean over the whole batch,
-    across all processes. scalars: values to add to the parts of the loss.
+    The step is skipped if the gradient is not finite. The returned loss is the mean over the whole
+    batch, across all processes. scalars: values to return among the parts of the loss, by name.
     """
     with products_in(options.precision, device):
         loss: Loss = model(batch)
@@ -311,7 +314,10 @@ def _round(value: float) -> float:
 
 
 def _is_better(score: float, best: float | None, negligible: float) -> bool:
-    """Return whether a finite score beats the best one, or both are at most `negligible`."""
+    """Return whether a score is finite and counts as an improvement.
+
+    It does if it is the first, if it exceeds the best score, or if neither exceeds `negligible`.
+    """
     beats = best is None or score > best or max(score, best) <= negligible
     return math.isfinite(score) and beats
 

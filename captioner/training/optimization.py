@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def parameter_groups(model: "nn.Module", options: TrainingOptions) -> list[dict[str, Any]]:
     """Group the trained parameters by learning rate and weight decay.
 
-    The encoder has its own learning rate; only matrices decay.
+    The encoder has its own learning rate; weight decay applies only to parameters with two or more
+    axes.
     """
     groups = []
     for in_encoder, rate in (

@@ -40,9 +40,10 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self, unit: str) -> dict[str, float]:
-        """Return the epoch's mean losses, speed and time; they are NaN before the first step.
+        """Return the epoch's mean losses, speed, time and share of the time spent waiting for data.
 
-        unit: plural noun for what `Loss.count` counts, such as "words".
+        They are NaN before the first step. unit: plural noun for what `Loss.count` counts, such as
+        "words".
         """
         sums = {**dict.fromkeys(("count", "seconds", "waiting", "loss"), math.nan), **self.sums}
         count, seconds, waited = (sums.pop(name) for name in ("count", "seconds", "waiting"))

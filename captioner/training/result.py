@@ -9,6 +9,7 @@ from ..captioner import Captioner
 from ..checkpoints import checkpoint
 from ..errors import InputError
 from ..linker import Linker
+from ..relation import RelationClassifier
 from ..tasks.systems import task_named
 from ..tasks.task import Result
 
@@ -39,15 +40,30 @@ class TrainingResult:
     def captioner(self) -> Captioner:
         """The best checkpoint of a captioning run, loaded on first use, on the training device."""
         if not isinstance(self._model, Captioner):
-            raise InputError(f"a {self.system!r} run has no captioner; use linker")
+            raise InputError(f"a {self.system!r} run has no captioner; use {self._attribute}")
         return self._model
 
     @property
     def linker(self) -> Linker:
         """The best checkpoint of a linking run, loaded on first use, on the training device."""
         if not isinstance(self._model, Linker):
-            raise InputError(f"a {self.system!r} run has no linker; use its attribute captioner")
+            raise InputError(f"a {self.system!r} run has no linker; use {self._attribute}")
         return self._model
+
+    @property
+    def relation_classifier(self) -> RelationClassifier:
+        """The best checkpoint of a relation run, loaded on first use, on the training device."""
+        if not isinstance(self._model, RelationClassifier):
+            advice = f"use {self._attribute}"
+            raise InputError(f"a {self.system!r} run has no relation classifier; {advice}")
+        return self._model
+
+    @property
+    def _attribute(self) -> str:
+        """The name of the attribute that has the model."""
+        return {"captioning": "captioner", "relation": "relation_classifier"}.get(
+            self.system, "linker"
+        )
 
     @cached_property
     def _model(self) -> Any:

@@ -60,13 +60,13 @@ def _memory(config: TrainConfig, device: torch.device) -> tuple[str, str]:
     """Return the arguments of `memory_advice`: what did not fit into memory, and what to do."""
     size, precision = config.training.batch_size, config.training.precision
     dtype = str(pick_precision(precision, device)).removeprefix("torch.")
-    advice = [f"start a new run with --batch-size {size // 2}"] if size > 1 else []
+    advice = [f"--batch-size {size // 2}"] if size > 1 else []
     if dtype == "float32":
         advice.append("--precision bfloat16")
-    advice.append("a smaller --image-size or more --nproc-per-node")
+    advice.append("a smaller --image-size or a larger --nproc-per-node")
     return (
         f"training on {device} with --batch-size {size} and --precision {precision} ({dtype})",
-        f"nothing was changed, and the checkpoints are intact; {', '.join(advice)}",
+        f"the saved checkpoints are intact; start a new run with {', '.join(advice)}",
     )
 
 
@@ -76,7 +76,10 @@ def _is_remote(config: TrainConfig) -> bool:
 
 
 def train(setup: TrainingSetup) -> Progress:
-    """Run the training loop, writing checkpoints, logs and samples to the run's directory."""
+    """Run the training loop, writing checkpoints, logs and samples to the run's directory.
+
+    A resumed run continues from its training state.
+    """
     config, job, task = setup.config, setup.job, setup.config.system
     state = setup.resumed.training_state() if setup.resumed else None
 
@@ -120,7 +123,8 @@ def solve(setup: TrainingSetup) -> Progress:
     assert setup.job.fit is not None
     if distributed.world_size() > 1:
         raise InputError(
-            "a model that is fitted in closed form needs one process; run without torchrun"
+            "a model that is fitted in closed form needs one process, got "
+            f"{distributed.world_size()}; run without torchrun"
         )
     started = time.perf_counter()
     setup.job.fit()
@@ -172,7 +176,7 @@ def _log_image(writer: TensorBoardWriter, step: int, name: str, image: Image.Ima
 
 
 def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> Result:
-    """Evaluate the best checkpoint, draw its figures and print the summary."""
+    """Evaluate the best checkpoint, draw its figures and print the summary; return the results."""
     setup.job.model.load_state_dict(checkpoint.load(setup.run / "best").weights)
     result = setup.job.evaluate()
     if distributed.is_first():

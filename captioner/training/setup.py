@@ -78,14 +78,14 @@ def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | 
 
 
 def check_skipped(data: CaptionData, limit: float) -> None:
-    """Raise InputError if the share of skipped rows and images exceeds `limit`."""
+    """Raise InputError if the fraction of skipped rows and images exceeds `limit`."""
     skipped, usable = len(data.problems), len(data.examples)
     if skipped > limit * (skipped + usable):
         share = skipped / (skipped + usable)
         raise InputError(
             f"{skipped} rows and images of {data.root} would be skipped and {usable} images used, "
-            f"but {share:.1%} is more than --max-skipped {limit:g}; correct them or pass a larger "
-            f"--max-skipped; the first problem: {data.problems[0]}"
+            f"but the fraction {share:.3g} is more than --max-skipped {limit:g}; correct them or "
+            f"pass a larger --max-skipped; the first problem: {data.problems[0]}"
         )
 
 
@@ -121,7 +121,8 @@ def with_corrupt_images(
 ) -> dict[str, Any]:
     """Return the checkpoint config with the ids of images that cannot be decoded, as "left_out".
 
-    Raises InputError if the resumed run omitted different images.
+    resumed: the checkpoint to resume from, if any. Raises InputError if its run omitted different
+    images.
     """
     before = ids if resumed is None else resumed.config["data"].get("left_out", [])
     if ids != before:

@@ -15,7 +15,7 @@ from ..tasks.task import Task
 def read_stored_options(
     path: Path, option_groups: Callable[[Task], Mapping[str, type[Options]]]
 ) -> tuple[Task, dict[str, Any]]:
-    """Return a run's task and, by name, the options that affect what it learns.
+    """Return a run's task and, by name, the options that affect the trained model.
 
     path: a run, a checkpoint or its config.json. option_groups(task): the groups of `TrainConfig`.
     Raises InputError if the config cannot be read or contains values of the wrong type.
@@ -39,7 +39,10 @@ def read_stored_options(
             known = set(option_names(group)) & stored.keys()
             values |= convert_values(group, {name: stored[name] for name in known})
     except (InputError, KeyError, TypeError) as error:
-        raise InputError(f"{place}: {error}") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"the options in {place} cannot be used: {reason}; choose another run"
+        ) from error
     return task, values
 
 
@@ -57,9 +60,9 @@ def read_stored_task(path: Path) -> str | None:
 
 
 def _data_options(data: dict[str, Any], *, starts: bool) -> dict[str, Any]:
-    """Return the data options, except those that have no effect.
+    """Return a run's data options, except those that have no effect.
 
-    starts: whether the run started from another checkpoint.
+    data: the data section of its config. starts: whether it started from another checkpoint.
     """
     options = {} if starts or "min_count" not in data else {"min_count": data["min_count"]}
     options |= {"tokenizer": data["tokenizer"]} if "tokenizer" in data and not starts else {}

@@ -18,7 +18,8 @@ def describe_best(setup: TrainingSetup, progress: Progress, result: Result) -> l
 def next_steps(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> list[str]:
     """Return lines with suggested commands.
 
-    A command for a longer run is included if argv is given and the last epoch was the best.
+    A command for a longer run is included if argv is given, the model is trained in epochs, all of
+    them were completed, and the last was the best.
     """
     lines = ["next steps:", *(f"  {command}" for command in setup.job.next_commands())]
     epochs = setup.config.training.epochs

@@ -184,8 +184,8 @@ def build_encoder(
     fine_tune_from: first trained stage. None freezes all stages, except that a small_cnn without
     weights is trained entirely, since its random features carry little information.
     pretrained: whether the caller will load weights; if so, the encoder is treated as pretrained.
-    Raises InputError for an unknown name, a network that is not a CNN, or weights that do not fit
-    the network.
+    Raises InputError for an unknown name, a network that is not a CNN, a stage that it does not
+    have, and weights that cannot be read or do not fit the network.
     """
     pretrained = pretrained or weights is not None
     if name == SMALL_CNN:

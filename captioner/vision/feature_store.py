@@ -63,7 +63,7 @@ class StoredFeatures:
     window = 0
 
     def __init__(self, kind: str, segments: Sequence[Segment], places: np.ndarray) -> None:
-        """Use the rows at `places` (N, 2), which has each image's segment number and row number."""
+        """Use the rows at `places` (N, 2), which contains each image's segment and row numbers."""
         self.kind, self.segments, self.places = kind, tuple(segments), places
         self._open = functools.lru_cache(OPEN_FILES)(_Descriptor)
 
@@ -140,8 +140,8 @@ class FeatureStore:
 
         images: a source of pixels. stamps: for each image, bytes that change with its content.
         kind: "maps", which also stores pooled rows, or "pooled", computed from stored maps if
-        possible. Raises InputError for an image that cannot be read, for features that exceed half
-        precision, and for a cache that cannot be written.
+        possible. Raises InputError for an image that cannot be read, for features that are not
+        finite in half precision, and for a cache that cannot be written.
         """
         keys = keys_of(stamps)
         try:
@@ -154,7 +154,8 @@ class FeatureStore:
                         missing = self._missing(keys, kind)  # another process may have added some
         except OSError as error:
             raise InputError(
-                f"the feature store {self.directory} cannot be written: {error}"
+                f"the feature store {self.directory} cannot be written: {error}; free some disk "
+                "space or choose another cache directory"
             ) from error
         segments, places = self._find(keys, kind)
         return StoredFeatures(kind, segments, places)
@@ -185,7 +186,7 @@ class FeatureStore:
     # ---- writing ----
 
     def _prepare(self) -> None:
-        """Create the directory, and delete the temporary files of killed processes."""
+        """Create the directory and store.json, and delete what killed processes left behind."""
         self.directory.mkdir(parents=True, exist_ok=True)
         about = self.directory / "store.json"
         if not read_about(self.directory)[1]:  # missing or damaged
@@ -218,8 +219,8 @@ class FeatureStore:
             for values in self._features(images, keys, chunk, kind, runtime):
                 if not np.isfinite(values).all():
                     raise InputError(
-                        f"features of {self.encoder.name} cannot be stored: they exceed the range "
-                        "of half precision; choose other encoder weights"
+                        f"features of {self.encoder.name} cannot be stored: they are not finite in "
+                        "half precision; choose other encoder weights"
                     )
                 pooled.append(pool(values))
                 yield values
@@ -250,7 +251,8 @@ class FeatureStore:
         self.encoder.eval()
         with torch.inference_mode():
             for pixels in loaded:
-                tried = f"{self.encoder.name} on {runtime.device} with {len(pixels)} images"
+                name, device = self.encoder.name, runtime.device
+                tried = f"encoding {len(pixels)} images with {name} on {device}"
                 with memory_advice(tried, "pass a smaller --image-size or another --encoder"):
                     features = self.encoder(pixels.to(runtime.device, non_blocking=True))
                 yield features.permute(0, 2, 3, 1).half().cpu().numpy()

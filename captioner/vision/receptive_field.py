@@ -56,11 +56,11 @@ def measure_receptive_field(name: str, layers: nn.Sequential) -> ReceptiveField:
 
 @contextmanager
 def _record_shifts(layers: nn.Module) -> Iterator[dict[int, float]]:
-    """Collect how far each downsampling step shifts the centre of output 0 in a forward pass.
+    """Collect, in a forward pass, how far each downsampling layer shifts the centre of output 0.
 
-    Shifts and keys are in pixels; a key is the stride of the layer's input. Output i of a layer
-    with stride 2 is centred on input 2i + (kernel - 1) / 2 - padding. Layers with stride 1 are
-    assumed to have symmetric padding.
+    The result maps the stride of a layer's input to the layer's shift, both in pixels. Output i of
+    a layer with stride 2 is centred on input 2i + (kernel - 1) / 2 - padding. Layers with stride 1
+    are assumed to have symmetric padding.
     """
     shifts: dict[int, float] = {}
 

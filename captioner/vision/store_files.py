@@ -80,7 +80,10 @@ def _read_header(path: Path) -> Segment:
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Delete files left behind by killed processes: temporary files and incomplete segments."""
+    """Delete files left behind by killed processes: temporary files and incomplete segments.
+
+    Files written in the last ABANDONED seconds are kept.
+    """
     now = time.time()
     for path in [*directory.glob(".*.part"), *_orphans(directory)]:
         try:
@@ -109,8 +112,8 @@ class StoreInfo:
     encoder: the encoder's name; DAMAGED if store.json is damaged, in which case the rows are still
     used and the next run that opens the store repairs the file; None for a cache of an older
     version, which is no longer read. size: side length of the images in pixels, 0 if unknown. maps,
-    pooled: number of images with rows of that kind. used: time of the last write, in seconds since
-    1970.
+    pooled: number of images with rows of that kind. bytes: total size of the files. used: time of
+    the last write, in seconds since 1970.
     """
 
     directory: Path

@@ -28,7 +28,8 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
     classifier, possibly with a common prefix such as "module."; tensors of the classifier head
     are not needed. Files may lack batch norm counters, which are not used, and may use DenseNet's
     old names. They may also be checkpoints that contain the tensors under a name such as
-    "state_dict". Raises InputError if a tensor is missing, has a different shape or is not finite.
+    "state_dict". Raises InputError if the weights cannot be read or downloaded, and if a tensor is
+    missing, has a different shape or is not finite.
     """
     values = _read_weights(name, weights)
     old_name = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
@@ -68,8 +69,9 @@ def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
         config = json.loads((found / RUN_CONFIG).read_text(encoding="utf-8"))
         trained = config["encoder"]["encoder"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{found / RUN_CONFIG} does not describe an encoder: {error}; choose another run"
+            f"{found / RUN_CONFIG} does not describe an encoder: {reason}; choose another run"
         ) from error
     if trained != name:
         raise InputError(f"{found} has the encoder {trained}, not {name}; pass --encoder {trained}")

@@ -129,7 +129,7 @@ def test_a_failure_at_any_stage_leaves_the_old_checkpoint(tmp_path, monkeypatch,
     monkeypatch.setattr(STAGES[stage], fail)
     for target in (directory, tmp_path / "run" / "last"):
         message = (
-            f"checkpoint {target} cannot be written: .*No space left on device; it needs .* bytes"
+            f"checkpoint {target} cannot be written: .*No space left on device; check that .* bytes"
         )
         with (
             pytest.raises(InputError, match=message)
@@ -149,7 +149,7 @@ def test_a_failure_inside_torch_save(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(
-        InputError, match=r"best cannot be written: unexpected pos 576 vs 534; it needs"
+        InputError, match=r"best cannot be written: unexpected pos 576 vs 534; check that"
     ):
         write(tmp_path / "best")
     assert read_files(tmp_path) == {}
@@ -192,7 +192,7 @@ def test_a_full_disk(tmp_path):
     for line in lines:
         assert line.startswith(f"checkpoint {directory} cannot be written: ")
         assert "File too large" in line
-        assert "; it needs 400,000 bytes" in line
+        assert "more than 400,000 bytes are free" in line
     assert read_files(tmp_path) == before
 
 
@@ -307,6 +307,16 @@ def test_a_flipped_bit(tmp_path, name):
         assert str(tmp_path / "best") in str(caught.value)
 
 
+def test_a_training_state_that_the_manifest_lacks_is_named(tmp_path):
+    """It does not belong to the checkpoint, and there is no checksum that it could match."""
+    directory = write(tmp_path / "best")
+    manifest = json.loads((directory / "manifest.json").read_text())
+    del manifest["training_state.pt"]
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"training_state.pt has no checksum in manifest.json; "):
+        load(directory)
+
+
 READS = "this version of captioner reads formats"
 
 
@@ -340,7 +350,7 @@ def test_checkpoints_of_another_format_or_task(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("config.json", b"[1]", "cannot be read: it is not a JSON object"),
+        ("config.json", b"[1]", "cannot be read: its content is not a JSON object"),
         ("config.json", b"{", "cannot be read"),
         ("config.json", b"[" * 100_000, "cannot be read"),
         ("config.json", b"\xff", "cannot be read"),
@@ -419,7 +429,7 @@ def test_find(tmp_path, monkeypatch):
     run.mkdir()
     with pytest.raises(
         InputError,
-        match=r"run does not contain a checkpoint: manifest.json, best/ and last/ do not exist",
+        match=r"run does not contain a checkpoint: there is no manifest.json in it, in best/ or",
     ):
         find(run)
     last = write(run / "last")

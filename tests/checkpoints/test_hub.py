@@ -86,6 +86,18 @@ def test_names_on_the_card_cannot_add_markup(captioner):
     assert f"| Encoder | ```` {in_table} ````, " in card
 
 
+def test_the_card_says_where_the_vocabulary_comes_from(captioner):
+    def described(min_count, start_from):
+        config = {**captioner.config, "start_from": start_from}
+        config["data"] = {**config["data"], "min_count": min_count}
+        card = model_card(config, "x", "mit", language="en", words=1, parameters=1)
+        return card.partition("Its vocabulary ")[2].partition(". ")[0]
+
+    assert described(1, None).endswith("that occur at least once in the training captions")
+    assert described(5, None).endswith("that occur at least 5 times in the training captions")
+    assert described(5, "base") == "is that of the model from whose weights training started"
+
+
 def test_the_language_is_named_if_the_vocabulary_is_english():
     assert guess_language(["a", "man", "on", "the", "of", "in", "horse"]) == "en"
     assert guess_language(["a", "o", "in", "un", "the"]) is None
@@ -262,7 +274,7 @@ def test_neither_a_directory_nor_a_repository():
 
 @pytest.mark.usefixtures("hub")
 def test_pushing_with_an_invalid_token(captioner):
-    with pytest.raises(InputError, match=r"me/colours cannot be pushed to the hub: .*401"):
+    with pytest.raises(InputError, match=r"cannot be uploaded to me/colours on the .* hub: .*401"):
         captioner.push_to_hub("me/colours", token="hf_wrong")
 
 
@@ -317,7 +329,7 @@ def test_a_hub_out_of_reach(captioner, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
-    with pytest.raises(InputError, match=r"^me/colours cannot be pushed .*refused; check the"):
+    with pytest.raises(InputError, match=r"cannot be uploaded to me/colours .*refused; check the"):
         captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     with pytest.raises(InputError, match=r"^me/colours is not a local .* cannot be downloaded"):
         Captioner.from_pretrained("me/colours")

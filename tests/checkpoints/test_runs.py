@@ -13,16 +13,30 @@ import evaluate
 import train
 from captioner.checkpoints import checkpoint
 from captioner.checkpoints.checkpoint import Checkpoint, load_checkpoint_weights
-from captioner.checkpoints.runs import CHECKPOINTS, SKIPPED, lock_run, run_directory
+from captioner.checkpoints.runs import (
+    CHECKPOINTS,
+    RESUME,
+    SKIPPED,
+    lock_run,
+    open_run,
+    run_directory,
+)
 from captioner.errors import InputError
 from tests.support import tiny
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".cache", "../x", "a/b", "/abs"])
 def test_a_run_stays_in_its_place(name):
-    with pytest.raises(InputError, match="a run's name must be a plain name without a path"):
+    with pytest.raises(InputError, match="the name of a run must not contain a path or start with"):
         run_directory(name)
     assert run_directory("mine") == CHECKPOINTS / "mine"
+
+
+@pytest.mark.parametrize("resume", RESUME)
+def test_a_file_is_not_a_run(tmp_path, resume):
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match=r"run is a file, not a run; delete it, or pass --run"):
+        open_run(tmp_path / "run", resume, {})
 
 
 def test_one_training_at_a_time(tmp_path):
@@ -52,8 +66,9 @@ def test_rows_that_were_skipped_are_listed_in_the_run(tmp_path, monkeypatch, cap
     (root / "val" / "103.png").unlink()
     monkeypatch.chdir(tmp_path)
     message = (
-        f"2 rows and images of {root} would be skipped and 24 images used, but 7.7% is more than "
-        "--max-skipped 0.05; correct them or pass a larger --max-skipped; the first problem: "
+        f"2 rows and images of {root} would be skipped and 24 images used, but the fraction 0.0769 "
+        "is more than --max-skipped 0.05; correct them or pass a larger --max-skipped; the first "
+        "problem: "
     )
     with pytest.raises(InputError, match=re.escape(message)):
         train.main(["--data", str(root), *SKIP[:2], "--run", "mine", *tiny.OPTIONS])

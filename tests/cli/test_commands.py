@@ -90,13 +90,13 @@ ON_COLOURS = "train.py --data {colours} {options}"
 
 MISTAKES = {
     # data
-    "missing data": Mistake("train.py --data gone", "data directory gone does not exist"),
+    "missing data": Mistake("train.py --data gone", "data set gone does not exist"),
     "unknown layout": Mistake(
         "train.py --data {here}/empty", "contains no captions in a known layout"
     ),
     "other layout": Mistake(
         "train.py --data {colours} --format kaggle",
-        r"contains no captions in a known layout \(kaggle: captions.txt beside Images/\)",
+        r"in the layout of the given format \(kaggle: captions.txt beside Images/\)",
     ),
     "missing images": Mistake(
         "train.py --data {here}/missing", r"image 6: the image \S*/5.png is missing; add the file"
@@ -150,14 +150,16 @@ MISTAKES = {
     "tiny images": Mistake(f"{ON_COLOURS} --image-size 8", "image_size must be at least 32, got 8"),
     "no batch": Mistake(f"{ON_COLOURS} --batch-size 0", "batch_size must be at least 1, got 0"),
     "no epochs": Mistake(f"{ON_COLOURS} --epochs 0", "epochs must be at least 1, got 0"),
-    "no rate": Mistake(f"{ON_COLOURS} --learning-rate 0", "learning_rate must be above 0, got 0.0"),
+    "no rate": Mistake(
+        f"{ON_COLOURS} --learning-rate 0", "learning_rate must be finite and above 0, got 0.0"
+    ),
     "all dropped": Mistake(f"{ON_COLOURS} --dropout 1", "dropout must be at least 0 and below 1"),
     "no workers": Mistake(f"{ON_COLOURS} --workers -1", "workers must be at least 0, got -1"),
     "no count": Mistake(f"{ON_COLOURS} --min-count 0", "min_count must be at least 1, got 0"),
     "no number": Mistake("train.py --epochs two", "argument --epochs: invalid int value: 'two'", 2),
     "option of another system": Mistake(
         "train.py --system linear --attention",
-        "--attention has no effect with --system linear; it belongs to captioning",
+        "--attention has no effect with --system linear; omit it, or use --system captioning",
         2,
     ),
     "unknown option": Mistake("train.py --atention", "unrecognized arguments: --atention", 2),
@@ -191,11 +193,11 @@ MISTAKES = {
         "evaluate.py --checkpoint gone", "checkpoint gone does not exist"
     ),
     "directory of something else": Mistake(
-        "evaluate.py --checkpoint {colours}", "does not contain a checkpoint: manifest.json, "
+        "evaluate.py --checkpoint {colours}", "does not contain a checkpoint: there is no "
     ),
     "checkpoint of another kind": Mistake(
         "evaluate.py --checkpoint {here}/retrieval",
-        "retrieval was trained for 'retrieval', but this version of captioner evaluates ",
+        "retrieval was trained for 'retrieval', but this version of captioner supports ",
     ),
     "damaged checkpoint": Mistake(
         "evaluate.py --checkpoint {here}/damaged", "is damaged: model.safetensors does not match"
@@ -216,7 +218,7 @@ MISTAKES = {
         r"wrong.toml: unknown option 'atention'; did you mean 'attention'\?",
     ),
     "training command without its data": Mistake(
-        "captioner train --data gone", "data directory gone does not exist"
+        "captioner train --data gone", "data set gone does not exist"
     ),
     "evaluation command without a checkpoint": Mistake(
         "captioner evaluate", "pass either --checkpoint, for exam", 2
@@ -224,7 +226,7 @@ MISTAKES = {
     # python -m captioner
     "no command": Mistake("captioner", "the following arguments are required: COMMAND", 2),
     "missing image": Mistake(
-        "captioner caption gone.png --checkpoint {run}", "1 of 1 images could not be captioned"
+        "captioner caption gone.png --checkpoint {run}", "1 of 1 images .*; see the errors above"
     ),
     "one bad image of two": Mistake(
         "captioner caption {image} {here}/corrupt/train/5.png --checkpoint {run}",
@@ -256,7 +258,7 @@ MISTAKES = {
         "was trained for 'retrieval', not cap",
     ),
     "demo data over other data": Mistake(
-        "captioner demo-data {colours}", "contains something other than this demo data set"
+        "captioner demo-data {colours}", "contains something other than the demo data set"
     ),
 }
 

@@ -84,7 +84,7 @@ def test_texts_on_standard_input(run, linker, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\n \n", "^standard input has no texts; write one on each line$"),
+        (b"\n \n", "^standard input contains no texts; write one per line$"),
         (b"red\n\xff\n", "^standard input, line 2: the caption .* is not UTF-8; correct it$"),
     ],
 )
@@ -97,7 +97,9 @@ def test_invalid_standard_input(run, monkeypatch, content, message):
 def test_images_that_cannot_be_read_have_no_row(run, linker, images, capsys):
     Path("broken.png").write_bytes(b"no image")
     sources = f"{images[0]} broken.png {images[1]} gone.png"
-    with pytest.raises(InputError, match=r"^2 of 4 images could not be encoded$"):
+    with pytest.raises(
+        InputError, match=r"^2 of 4 images could not be encoded; see the errors above"
+    ):
         call(run, f"--images {sources} --output a.npy --batch-size 2")
     rows, names = read("a")
     assert names == images[:2]
@@ -131,7 +133,9 @@ def test_texts_and_files_in_order(run, linker, capsys):
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_unknown_words_are_counted(run, linker, batch_size, capsys):
     texts = ["a red zebra", "blue", "zebra crossing", "a green zebra"]
-    with pytest.raises(InputError, match=r"^1 of 4 texts could not be encoded$"):
+    with pytest.raises(
+        InputError, match=r"^1 of 4 texts could not be encoded; see the errors above"
+    ):
         call(run, f"--output a.npy --batch-size {batch_size} --texts", *texts)
     rows, names = read("a")
     assert names == [texts[0], texts[1], texts[3]]
@@ -189,7 +193,7 @@ def test_nothing_is_overwritten_by_the_list(run):
         ("--images images --output a.txt", r"^--output must be a \.npy file, got a\.txt$"),
         ("--images images --output d.npy", r"^--output must be a \.npy file, got d\.npy$"),
         ("--texts gone.csv --output a.npy", r"^gone\.csv does not exist or is not a file; check"),
-        ("--texts blank.txt --output a.npy", r"^blank\.txt has no captions$"),
+        ("--texts blank.txt --output a.npy", r"^blank\.txt has no captions; choose another file$"),
         ("--texts '' --output a.npy", "^nothing was written: no text could be encoded; see"),
         ("--texts red --output a.npy --batch-size 0", "^batch_size must be at least 1, got 0$"),
         (

@@ -60,7 +60,7 @@ def test_closed_output_ends_help_silently(start, program):
 
 def test_a_mistake_is_reported_although_output_is_closed(start):
     process = start("captioner", "data", "gone", output=subprocess.PIPE)
-    message = "error: data directory gone does not exist; check the path\n"
+    message = "error: data set gone does not exist; check the path\n"
     assert close_output(process) == (1, message)
 
 

@@ -179,7 +179,7 @@ def test_samples_are_random_and_in_order():
             "--texts a.txt --text-vectors w.npy",
             "10 sentences; write one row per sentence, in order",
         ),
-        ("--texts a.txt --text-vectors n.npy", "must be finite, got NaN or infinity in row 0"),
+        ("--texts a.txt --text-vectors n.npy", "must be finite as float32, but row 0"),
         ("--texts same.txt", "all 6 are equal"),
     ],
 )
@@ -242,7 +242,9 @@ def test_an_index_of_texts(tmp_path_factory, capsys):
     run("texts.index --method pca --topics 2")
     out = capsys.readouterr().out
     assert "\ntexts.index: 22 texts (PCA)\n" in out
-    with pytest.raises(InputError, match=r"^texts\.index contains texts, which have no mosaic; "):
+    with pytest.raises(
+        InputError, match=r"^texts\.index contains texts, not images; omit --mosaic"
+    ):
         run("texts.index --mosaic 300 --output a.png")
 
 
@@ -253,7 +255,7 @@ def test_a_mosaic_has_the_images_of_the_index(index, capsys):
     captured = capsys.readouterr()
     assert "mosaic: out/a.jpg" in captured.out
     assert str(broken) in captured.err
-    assert "1 images could not be read" in captured.err
+    assert "1 of 7 images could not be read and are drawn in grey" in captured.err
     assert f"photos.index: {len(index)} images (PCA)\n" in captured.out
     with Image.open("out/a.jpg") as image:
         assert image.size == (300, 300)
@@ -262,17 +264,18 @@ def test_a_mosaic_has_the_images_of_the_index(index, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "nothing to draw; pass an index, or a file of sentences as --texts"),
-        ("a.index --texts a.txt --mosaic 300", "--mosaic needs an index only"),
-        ("--texts a.txt --mosaic 300", "--mosaic needs an index only"),
-        ("a.index --center", "--center needs an index and --texts"),
-        ("a.index --column split", "--column needs --texts only"),
-        ("a.index --text-vectors lsa", "--text-vectors needs --texts only"),
+        ("", "^there is nothing to draw; pass an index, or sentences with --texts$"),
+        ("a.index --texts a.txt --mosaic 300", "--mosaic needs an index without --texts; omit"),
+        ("--texts a.txt --mosaic 300", "--mosaic needs an index without --texts; omit"),
+        ("a.index --center", "--center needs both an index and --texts"),
+        ("a.index --column split", "--column needs --texts without an index"),
+        ("a.index --text-vectors lsa", "--text-vectors needs --texts without an index"),
         ("a.index --mosaic 300 --output a.pdf", r"must be a \.png or \.jpg or \.jpeg file"),
         ("a.index", "a.index is not an index"),
-        ("--texts a.txt --column a --topics 2", "^--topics has no effect with --column; leave one"),
+        ("--texts a.txt --column a --topics 2", "^--topics has no effect with --column; omit"),
         ("a.index --texts a.txt --topics 8", "^--topics has no effect with an index and --texts; "),
-        ("a.index --mosaic 300 --topics 8", "^--topics has no effect with --mosaic; leave one of"),
+        ("a.index --mosaic 300 --checkpoint x", "^--checkpoint has no effect with --mosaic, which"),
+        ("a.index --mosaic 300 --topics 8", "^--topics has no effect with --mosaic; omit --topics"),
     ],
 )
 def test_options_that_do_not_fit_an_index(line, message):
@@ -283,7 +286,7 @@ def test_options_that_do_not_fit_an_index(line, message):
 def test_sentences_without_a_known_word(index, monkeypatch):
     monkeypatch.setattr(project, "project", None)  # nothing is projected or drawn
     Path("b.txt").write_text("zebra\nwombat\n")
-    message = r"^b\.txt has no sentence with a word that is known to the model of photos\.index; "
+    message = r"^no sentence of b\.txt has a word that is known to the model of photos\.index; "
     with pytest.raises(InputError, match=message):
         run("photos.index --texts b.txt")
     assert len(index) == 7
@@ -300,7 +303,7 @@ def test_groups_of_a_model_without_a_list_of_words(index, drawn, capsys, monkeyp
     ((_, _, labels, _),) = drawn
     assert labels == ["group 1", "group 2"]
     assert (
-        "note: groups have numbers, because the text model of the index has no list of words\n"
+        "note: groups are numbered, because the text model of the index has no list of words\n"
         in (capsys.readouterr().err)
     )
 
@@ -318,8 +321,8 @@ def test_a_mosaic_reads_its_images_only(index, monkeypatch):
 @pytest.mark.parametrize(
     ("side", "message"),
     [
-        (63, "^a mosaic of 7 images needs at least 64 pixels, got 63; draw fewer"),
-        (20001, "^a mosaic may have at most 20,000 pixels a side, got 20,001$"),
+        (63, "^a mosaic of 7 images needs at least 64 pixels per side, got 63; "),
+        (20001, "^a mosaic may have at most 20,000 pixels per side, got 20,001$"),
     ],
 )
 @pytest.mark.usefixtures("index")

@@ -50,7 +50,7 @@ def test_json_and_the_last_index(hits, capsys):
     capsys.readouterr()
     search("red - blue", "--json", "--top", 2)
     out, err = capsys.readouterr()
-    assert err == "index: photos.index, the last one written here\n"
+    assert err == "index: photos.index, the last one written in this directory\n"
     assert json.loads(out) == {
         "query": "red - blue",
         "index": "photos.index",
@@ -134,7 +134,10 @@ def test_a_moved_checkpoint(hits, run, capsys):
             "^expected an index and a query, got 4 arguments; put",
         ),
         (["photos.index", "red", "--cache", "c"], "^--cache needs --rerank$"),
-        (["photos.index"], "^the query is missing: pass it after the index, photos.index$"),
+        (
+            ["photos.index"],
+            "^the query is missing; pass it after the index photos.index, or a painting",
+        ),
         (["photos", "red"], "^photos is not an index; write one with captioner index$"),
         (["photos.index", "rde"], r"'rde' \(similar: red\)"),
     ],

@@ -91,9 +91,12 @@ def test_every_batch_has_an_image_for_each_process(captions, processes):
 
 
 def test_fewer_images_than_processes_are_refused(captions):
-    with pytest.raises(InputError, match="3 images are too few for 4 processes; start at most 3"):
+    with pytest.raises(InputError, match="4 processes need at least 4 images, got 3; start fewer"):
         epoch_order(captions[:3], 32, seed=0, epoch=0, processes=4)
     assert epoch_order(captions[:4], 32, seed=0, epoch=0, processes=4) != []
+    message = "batch_size must be at least the number of processes, 4, got 3"
+    with pytest.raises(InputError, match=message):
+        epoch_order(captions, 3, seed=0, epoch=0, processes=4)
 
 
 def reference_order(captions, batch_size, seed, epoch):

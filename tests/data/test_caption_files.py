@@ -80,13 +80,13 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         ("a.json", b"[" * 100_000, r"a\.json is not valid JSON"),
         ("a.json", b"[1" + b"0" * 5000 + b"]", r"a\.json is not valid JSON"),
         ("a.json", b'[{"image_id": 1}', r"a\.json is not valid JSON"),
-        ("a.json", b"\xff\xfe", r"a\.json is UTF-16, not UTF-8; save it as UTF-8"),
+        ("a.json", b"\xff\xfe", r"a\.json seems to be UTF-16 or UTF-32; save it as UTF-8"),
         (
             "a.json",
             b"7",
-            r"a\.json has no captions: it must be a list of objects or COCO annotations; other",
+            r"a\.json has no captions: as JSON, it must be .*, or COCO annotations; other formats",
         ),
-        ("a.json", b"{}", r"a\.json has no captions: it must be"),
+        ("a.json", b"{}", r"a\.json has no captions: as JSON"),
         ("a.json", b'{"annotations": []}', r"a\.json has annotations but no list of images"),
         ("a.json", b"[1]", r"a\.json, entry 1: expected a JSON object, got 1"),
         (
@@ -97,12 +97,12 @@ def test_a_quoted_caption_may_span_lines(tmp_path: Path) -> None:
         (
             "a.json",
             b'[{"id": null, "caption": ""}]',
-            "entry 1: None is not an id; use an integer or text",
+            "entry 1: None is not an id; use an integer, or text",
         ),
         ("a.json", b'[{"id": true, "caption": ""}]', "entry 1: True is not an id"),
         ("a.json", b'[{"id": 1.5, "caption": ""}]', r"entry 1: 1\.5 is not an id"),
         ("a.json", b'[{"id": "", "caption": ""}]', "entry 1: '' is not an id"),
-        ("a.json", b'[{"id": "\\ud800"}]', "entry 1: .* surrogates not allowed"),
+        ("a.json", b'[{"id": "\\ud800"}]', r"entry 1: the id '\\ud800' is not UTF-8"),
         (
             "a.json",
             b'[{"id": 1}]',
@@ -156,7 +156,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
             {"annotations": [{"image_id": 1, "id": [7], "caption": "a"}]},
             r"a\.json, entry 1: \[7\] is not an id",
         ),
-        ({"images": [{"id": 5}]}, r"captions of 2 images \(1, 'b.jpg'\) that are not in its"),
+        ({"images": [{"id": 5}]}, r"does not list: 2 images \(1, 'b.jpg'\); list"),
         (
             {"images": [{"file_name": "1.jpg"}]},
             r"a\.json, image 1: expected one of the keys id, got",
@@ -234,6 +234,9 @@ def test_match_lists_images_without_counterpart() -> None:
             InputError, match=r"^no image has both a caption and references: 1 image"
         ):
             match({1: "a"}, {2: ["b"]}, allow_missing=empty)
+    with pytest.raises(InputError, match="references: there are no images; use the same image"):
+        match({}, {})
+    assert match({1: "a"}, {1: ["b"], 2: ["c"]}, True)[2].startswith("note: 1 image is scored; ")
 
 
 def test_comparison_captions_have_the_ids_and_the_order_of_the_request(tmp_path: Path) -> None:
@@ -263,6 +266,14 @@ WITHOUT_IMAGES = {
     "a.tsv": "caption\na dog\n the dog, red \na\u2028cat\n",
     "a.json": '[{"caption": "a dog"}, {"caption": [" the dog, red ", "a\\u2028cat"]}]',
 }
+
+
+def test_sentences_of_images_by_name(tmp_path: Path) -> None:
+    """The layouts of JSON are the same as in `read_caption_file`."""
+    for content in ({"a.jpg": ["a dog", "red"], "b.jpg": "a cat"}, {"data": [{"text": "a dog"}]}):
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        found = [sentence for sentence, _ in read_sentences(tmp_path / "a.json")]
+        assert found == (["a dog", "red", "a cat"] if "a.jpg" in content else ["a dog"])
 
 
 @pytest.mark.parametrize("name", [*LINES, *WITHOUT_IMAGES])
@@ -312,10 +323,10 @@ def test_sentences_have_the_values_of_a_column(name: str, content: str, tmp_path
         ("a.jsonl", b'{"caption": "a", "kind": null}', "line 1: expected text or a .*, got None"),
         ("a.jsonl", b'{"caption": "a", "kind": "\\ud800"}', "the value .* of 'kind' is not UTF-8"),
         ("a.jsonl", b'{"caption": null, "kind": 1}', "line 1: the caption None is not text"),
-        ("a.json", b"7", r"a\.json has no captions: it is not a list"),
-        ("a.json", b"{}", r"a\.json has no captions: it is not a list"),
-        ("a.json", b"[]", r"a\.json has no captions$"),
-        ("a.csv", b"", r"a\.csv has no captions$"),
+        ("a.json", b"7", r"a\.json has no captions: as JSON, it must be"),
+        ("a.json", b"{}", r"a\.json has no captions: as JSON, it must be"),
+        ("a.json", b"[]", r"a\.json has no captions; choose another"),
+        ("a.csv", b"", r"a\.csv has no captions; choose another"),
     ],
 )
 def test_wrong_files_of_sentences(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -331,7 +342,7 @@ def test_lines_that_are_not_text(tmp_path: Path) -> None:
     ):
         read_sentences(tmp_path / "a.txt")
     (tmp_path / "a.txt").write_bytes(b" \n\n")
-    with pytest.raises(InputError, match=r"a\.txt has no captions$"):
+    with pytest.raises(InputError, match=r"a\.txt has no captions; choose"):
         read_sentences(tmp_path / "a.txt")
     with pytest.raises(InputError, match=r"gone\.txt cannot be read: No such file"):
         read_sentences(tmp_path / "gone.txt")

@@ -107,7 +107,7 @@ def test_a_quote_that_swallows_rows_is_a_problem(tmp_path, delimiter, ids):
     ]
     path = tmp_path / ("captions.tsv" if delimiter == "\t" else "captions.csv")
     write(path, "".join(delimiter.join(row) + "\n" for row in rows))
-    message = r"line 3: a quote contains other rows \(skipping lines 3 to 5\); quote the text"
+    message = r"line 3: a quoted cell contains other rows \(skipping lines 3 to 5\); quote the text"
     with pytest.raises(InputError, match=message):
         read_caption_file(path)
     if ids != "{}":

@@ -24,10 +24,12 @@ def test_unusable_annotations_are_refused(tmp_path):
     with pytest.raises(InputError, match="contains no concepts"):
         read_concepts(tmp_path / "gone")
     (tmp_path / "dog.txt").write_text("1\nim2.jpg\n")
-    with pytest.raises(InputError, match=r"dog\.txt, line 2: 'im2\.jpg' is not a number of an ima"):
+    with pytest.raises(InputError, match=r"dog\.txt, line 2: 'im2\.jpg' is not an image number"):
         read_concepts(tmp_path)
     (tmp_path / "dog.txt").write_bytes(b"\xff")
-    with pytest.raises(InputError, match=r"concept .*dog\.txt cannot be read: it is not UTF-8"):
+    with pytest.raises(
+        InputError, match=r"^concept file .*dog\.txt cannot be read: it is not UTF-8"
+    ):
         read_concepts(tmp_path)
 
 

@@ -106,7 +106,7 @@ def test_karpathy_several_files_in_one_directory(tmp_path):
             {"cocoid": 1001},
             "image 1001 is listed in train and in val, first at d",
         ),
-        ({"cocoid": 1.5}, "the id 1.5 is neither a number nor text"),
+        ({"cocoid": 1.5}, "the id 1.5 is neither an integer nor text"),
     ],
 )
 def test_karpathy_malformed_images(tmp_path, change, wrong):
@@ -166,7 +166,7 @@ def test_two_rows_of_a_token_file_in_one_line(tmp_path):
         tmp_path, {"0.jpg": ["a\tdog", "a cat .1.jpg#0\ta bird"], "1.jpg": ["x"]}
     )
     assert read_captions(root, on_error="skip").examples[0].captions == ("a\tdog",)
-    wrong = "the line has two captions; put each on its own line"
+    wrong = "the line has more than one caption; put each on its own line"
     assert problems(root) == [f"results_20130124.token, line 2: {wrong}"]
 
 
@@ -237,16 +237,17 @@ def test_jsonl_with_all_kinds_of_rows(tmp_path):
         ("[" * 100_000, "the line is not a JSON object"),
         (
             {"caption": "a dog"},
-            "the image or the caption is missing; add an image column",
+            "the image is missing; add an image column",
         ),
-        ({"image": "a.jpg"}, "the image or the caption is missing; add an image column"),
+        ({"image": "a.jpg"}, "the caption is missing; add a caption column"),
         ({"image": 3, "caption": "x"}, "3 is not the name of a file in "),
-        ({"image": "a.jpg", "caption": None}, "the caption None is not text; write it as UTF-8"),
+        ({"image": "a.jpg", "caption": None}, "the caption None is not text; write a caption"),
         ({"image": "a.jpg", "captions": ["b", 3]}, "the caption 3 is not text"),
         ({"image": "a.jpg", "caption": "half \ud83d"}, "the caption 'half \\ud83d' is not UTF-8"),
         ({"image": "\ud83d.jpg", "caption": "x"}, "the name '\\ud83d.jpg' is not UTF-8"),
-        ({"image": "b.jpg", "caption": "x", "image_id": []}, "the id [] is neither a number nor"),
-        ({"image": "b.jpg", "caption": "x", "image_id": True}, "the id True is neither a number"),
+        ({"image": "b.jpg", "caption": "x", "image_id": []}, "the id [] is neither an integer nor"),
+        ({"image": "b.jpg", "caption": "x", "image_id": True}, "the id True is neither an int"),
+        ({"image": "b.jpg", "caption": "x", "image_id": "\ud83d"}, "the id '\\ud83d' is not UTF-8"),
         (
             {"image": "b.jpg", "caption": "x", "image_id": "a.jpg"},
             "image a.jpg is listed twi",
@@ -313,9 +314,13 @@ def test_csv_malformed_rows(tmp_path):
     quotes = "quote the text, and double any quotes in it"
     assert problems(tmp_path) == [
         f"captions.csv, line 3: expected 2 columns, found 3; {advice}",
-        f"captions.csv, line 4: expected 2 columns, found 1; {advice}",
+        "captions.csv, line 4: expected 2 columns, found 1; add the missing values",
         f"captions.csv, line 6: ',' expected after '\"'; {quotes}",
         f"captions.csv, line 7: unexpected end of data; {quotes}",
+    ]
+    write(tmp_path / "captions.csv", "image;caption\na.jpg;a dog\na.jpg;one; two\n")
+    assert problems(tmp_path) == [
+        "captions.csv, line 3: expected 2 columns, found 3; quote captions that contain semicolons"
     ]
 
 
@@ -399,7 +404,7 @@ def test_huggingface_with_one_metadata_file(tmp_path):
     write_jsonl(tmp_path, named, "metadata.jsonl", "file_name")
     data = read_captions(tmp_path)
     assert by_split(data)["test"] == [name for name in named if name.startswith("test")]
-    note = "the files define no val split, so a tenth of train was drawn at random (seed 0)"
+    note = "the files define no val split, so a random tenth of train is used as val (seed 0)"
     assert data.note == note
     assert len(by_split(data)["val"]) == 1
 
@@ -439,7 +444,7 @@ def test_pairs_without_image_or_text(tmp_path):
     (tmp_path / "b.jpg").unlink()
     touch(tmp_path / "c.jpg")
     assert problems(tmp_path) == [
-        "b.txt: no image has the same name; add the image, or remove the text",
+        "b.txt: no image has the same name; add the image, or remove the text file",
         "c.jpg: image c.jpg has no caption with words; add one, or remove the image",
     ]
 
@@ -558,10 +563,10 @@ def test_problems_in_a_shard(tmp_path):
         "x.tar/broken.json: the file does not contain a JSON object; correct it",
         "x.tar/empty.jpg: image x/empty " + no_caption,
         *outside[2:],
-        "x.tar/good.txt: x.tar contains this name twice; the first one is used",
+        "x.tar/good.txt: x.tar contains this name more than once; remove or rename all but one",
         "x.tar/latin.jpg: image x/latin " + no_caption,
         "x.tar/latin.txt, line 1: the caption 'caf\\udce9' is not UTF-8; write it as UTF-8 text",
-        "x.tar/lone.txt: lone has no image; add the image, or remove the text",
+        "x.tar/lone.txt: lone has no image; add the image, or remove the text file",
         "x.tar/long.jpg: image x/long " + no_caption,
         "x.tar/long.json: the file does not contain a JSON object; correct it",
         "x.tar/none.jpg: image x/none " + no_caption,

@@ -575,7 +575,7 @@ def test_transform_survives_json():
         ({"size": True}, "size must be an integer from 1 to 4096, got True"),
         (
             {"size": 8, "mean": (0, math.nan, 0)},
-            r"mean must be from -1000\.0 to 1000\.0, got .*nan",
+            r"the values of mean must be from -1000\.0 to 1000\.0, got .*nan",
         ),
         ({"size": 8, "std": (1, math.nan, 1)}, r"std must be from 0\.001 to 1000\.0, got .*nan"),
         ({"size": 8, "std": (1, 1, 1e-45)}, r"std must be from 0\.001 to 1000\.0, got .*1e-45"),

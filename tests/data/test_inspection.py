@@ -101,7 +101,7 @@ def test_the_command_describes_and_converts(tmp_path, capsys):
     assert capsys.readouterr().out == f"{text}written: {out / 'captions.jsonl'}\n"
     assert len(read_captions(out).examples) == len(CAPTIONS) - 1
     with pytest.raises(
-        InputError, match="--convert must be followed by jsonl and a directory, got 'csv'"
+        InputError, match="--convert must be followed by jsonl or relations, and a directory, got"
     ):
         commands.main(["data", str(tmp_path / "data"), "--convert", "csv", str(out)])
 
@@ -304,5 +304,5 @@ def test_git_lfs_pointers_instead_of_images_are_noted(tmp_path):
         touch(tmp_path / name)
     (tmp_path / "2.jpg").write_bytes(POINTER)
     write(tmp_path / "captions.csv", "image,caption\n1.jpg,a dog\n2.jpg,a cat\n")
-    note = f"note: 1 image files are Git LFS pointers, such as {tmp_path / '2.jpg'}; run git"
+    note = f"note: Git LFS pointers instead of images: 1, such as {tmp_path / '2.jpg'}; run git"
     assert note in describe_data(read_captions(tmp_path))

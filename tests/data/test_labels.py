@@ -7,9 +7,11 @@ import pytest
 
 from captioner.data.dataset import Example
 from captioner.data.labels import (
+    ImageLabels,
     LabelSplit,
     caption_words,
     choose_labels,
+    exclude_relatives,
     image_labels,
     load_labels,
     split_labels,
@@ -41,8 +43,10 @@ def test_labels_are_frequent_and_known():
     words = caption_words([example("red dog"), example("red cat"), example("red dog")])
     assert choose_labels(words, 2, lambda _: True) == ["red", "dog"]
     assert choose_labels(words, 1, lambda word: word != "red") == ["dog", "cat"]
-    with pytest.raises(InputError, match="at least 2 labels, but 1 occur in at least 3 images"):
+    with pytest.raises(InputError, match="2 labels that occur in at least 3 images, got 1; lower"):
         choose_labels(words, 3, lambda _: True)
+    with pytest.raises(InputError, match="at least 2 images and have a vector, got 1; choose"):
+        choose_labels(words, 2, lambda word: word != "red")
 
 
 def test_indices_of_present_and_unclear_labels():
@@ -89,3 +93,11 @@ def test_labels_are_saved_and_loaded(tmp_path):
         (tmp_path / "labels.json").write_text(content)
         with pytest.raises(InputError, match=r"labels.json cannot be read: .*; copy or download"):
             load_labels(tmp_path)
+
+
+def test_other_forms_of_present_words_are_unclear():
+    names = ("star", "red", "stars", "runs", "running")
+    present, unclear = (np.array([0, 1]), np.array([3, 4])), (np.array([3]), np.array([], int))
+    found = exclude_relatives(ImageLabels(names, present, unclear))
+    assert found.present == present
+    assert [each.tolist() for each in found.unclear] == [[2, 3, 4], []]

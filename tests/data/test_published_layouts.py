@@ -113,9 +113,9 @@ def test_vizwiz(tmp_path, prefix):
     assert data.problems == ()
     notes = "\n".join(data.notes)
     train = f"{prefix}train.json"
-    assert f"captions left out of {train}: 9 marked is_precanned and 3 marked is_rejected" in notes
-    assert f"images left out of {train} because all their captions are left out: 1" in notes
-    assert f"images left out of {prefix}test.json, which has no captions: 1" in notes
+    assert f"captions of {train} left out: 9 marked is_precanned and 3 marked is_rejected" in notes
+    assert f"images of {train} left out because all their captions are left out: 1" in notes
+    assert f"images of {prefix}test.json left out because the file has no captions: 1" in notes
 
 
 def test_vizwiz_references(tmp_path):
@@ -124,7 +124,7 @@ def test_vizwiz_references(tmp_path):
     references = read_caption_file(tmp_path / "annotations" / "val.json", notes)
     assert {id: len(texts) for id, texts in references.items()} == {100: 2, 101: 2, 102: 0}
     counts = "9 marked is_precanned and 3 marked is_rejected"
-    assert notes == [f"captions left out of val.json: {counts}"]
+    assert notes == [f"captions of val.json left out: {counts}"]
 
 
 def test_nocaps(tmp_path):
@@ -239,7 +239,7 @@ def test_columns_of_the_hub(tmp_path, name):
         ("/9j/4AAQSkZJRgABAQAAAQABAAD", "the image's bytes"),
         ("data:image/png;base64,iVBORw0KGgo", "the image's bytes"),
         ("b'\\xff\\xd8\\xff'", "the image's bytes"),
-        ({"bytes": None, "path": None}, "neither bytes nor a path"),
+        ({"bytes": None, "path": None}, "an object without bytes or a path"),
         ("https://example.com/0.jpg", "the URL of an image"),  # Conceptual Captions
     ],
 )
@@ -314,7 +314,7 @@ def test_multi30k(tmp_path):
     assert data.format == "multi30k"
     assert splits_of(data) == {"0.jpg": "train", "1.jpg": "val", "2.jpg": "test"}
     assert set(map(tuple, captions_of(data).values())) == {("ein Hund",)}
-    assert data.notes == ("test_2017_flickr.de is not read; the test split is that of 2016",)
+    assert data.notes == ("test_2017_flickr.de was not read; the test split is that of 2016",)
     message = r"contains captions in de, en; pass a file of one language, such as .*test_2016_fl"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)

@@ -61,7 +61,7 @@ def test_a_named_shard_that_is_missing_is_an_error(tmp_path):
     (tmp_path / "2.tar").symlink_to("nowhere")
     for missing, pattern in [("3", "{0..3}.tar"), ("2", "{0..2}.tar")]:
         pattern = tmp_path / pattern.replace("0..3", "0,1,3")
-        with pytest.raises(InputError, match=f"{missing}.tar, listed in .*, is missing; add it"):
+        with pytest.raises(InputError, match=f"{missing}.tar, named by .*, is missing; add it"):
             read_captions(pattern, on_error="skip")
 
 
@@ -69,9 +69,9 @@ def test_a_named_shard_that_is_missing_is_an_error(tmp_path):
     ("name", "message"),
     [
         ("{0..1.tar", r"\{0..1.tar cannot be expanded: Unbalanced braces.*; close each brace"),
-        ("gone-{0..1}", r"data directory .*gone-\{0..1\} does not exist"),
-        ("pipe:cat 0.tar", "data directory .* does not exist"),
-        ("pipe:cat {0..1}.tar", r"pipe:cat 0.tar, listed in .*, is missing"),
+        ("gone-{0..1}", r"data set .*gone-\{0..1\} does not exist"),
+        ("pipe:cat 0.tar", "data set .* does not exist"),
+        ("pipe:cat {0..1}.tar", r"pipe:cat 0.tar, named by .*, is missing"),
         ("text.txt", "text.txt contains no captions in a known layout"),
     ],
 )

@@ -30,7 +30,7 @@ PAD, START, END, UNKNOWN = range(4)
         ({"method": "sample", "temperature": float("nan")}, "at most 10000, got nan"),
         ({"length_penalty": float("nan")}, "length_penalty must be at least 0 and at most 10, got"),
         ({"length_penalty": 208.0}, "length_penalty must be at least 0 and at most 10, got 208.0"),
-        ({"beam_size": float("inf")}, "beam_size must be at least 1, got inf"),
+        ({"beam_size": float("inf")}, "beam_size must be finite and at least 1, got inf"),
         (
             {"method": "sample", "beam_size": 1},
             "beam_size and length_penalty require method 'beam'",

@@ -47,9 +47,17 @@ SHORT_JOINT = (
     "--epochs 1 --batch-size 8 --hidden-size 16 --dimensions 16 --word-size 16 --image-size 64 "
     "--workers 0 --precision float32 --device cpu --no-curves"
 ).split()
+SHORT_MCNN = (
+    "--epochs 1 --batch-size 8 --maps 8 --hidden-size 16 --word-size 16 --image-size 64 "
+    "--text-min-count 1 --workers 0 --precision float32 --device cpu --no-curves"
+).split()
 SHORT_SPATIAL = (
     "--epochs 1 --batch-size 8 --image-size 64 --workers 0 --precision float32 --device cpu "
     "--heatmaps 1 --no-curves --min-images 1 --text-min-count 1"
+).split()
+SHORT_RELATION = (
+    "--epochs 1 --batch-size 8 --image-size 64 --workers 0 --precision float32 --device cpu "
+    "--no-curves"
 ).split()
 ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "captioner compare": "takes minutes; covered by tests/training/test_compare.py",
@@ -69,6 +77,7 @@ ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "benchmarks": "take minutes",
     "linear --data DIR": "random weights of the stand-in give all images the same vector",
     "regression --data DIR": "the same",
+    "mcnn --data DIR": "the same",
     "torchrun": "processes that import torch; covered by tests/test_distributed.py",
 }
 MEASURED = ("docs/results.md", "docs/lab-notes.md", "docs/performance")  # took minutes and hours
@@ -143,8 +152,12 @@ def run_training(argv, *, parse):
         train.main([*argv, *SHORT_REGRESSION])
     elif "joint" in argv and not parse:
         train.main([*argv, *SHORT_JOINT])
+    elif "mcnn" in argv and not parse:
+        train.main([*argv, *SHORT_MCNN])
     elif "spatial" in argv and not parse:
         train.main([*argv, *SHORT_SPATIAL])
+    elif "relation" in argv and not parse:
+        train.main([*argv, *SHORT_RELATION])
     elif not parse:
         min_count = [] if {"--start-from", "--min-count"} & {*argv} else ["--min-count", "1"]
         train.main([*argv, *SHORT, *min_count])

@@ -159,7 +159,8 @@ def test_describe_prints_scores_statistics_and_signature():
         "BLEU-1 100.00  BLEU-2 100.00  BLEU-3 100.00  BLEU-4 3.16  ROUGE-L 100.00",
         str(statistics(texts, references, ["a dog runs"])),
         signature([["", ""]], ["BLEU-1", "ROUGE-L"]),
-        "note: no caption has 4 words, so BLEU-4 is at most 3.2 even if every caption is perfect",
+        "note: no caption has 4 or more words, so BLEU-4 is at most 3.2 even if every caption is "
+        "perfect",
     ]
     assert result.texts == texts
     assert result.hypotheses == {}
@@ -346,7 +347,7 @@ def test_training_data_that_no_longer_exists():
         ),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--temperature", "2"], "temperature, top_k, top_p and seed require method 'sample'"),
-        (["--data", "gone"], "data directory gone does not exist"),
+        (["--data", "gone"], "data set gone does not exist"),
         (["--device", "tpu9"], "device must be cpu, cuda, cuda:N or mps, got 'tpu9'"),
     ],
 )

@@ -139,7 +139,7 @@ def test_novelty_is_relative_to_the_training_captions_of_a_file(capsys):
         (["--compare", "gone.json"], "gone.json cannot be read"),
         (
             ["--output", "ours.json"],
-            "--output ours.json cannot be created: File exists; choose another",
+            "--output: directory ours.json cannot be created: File exists; choose another",
         ),
     ],
 )
@@ -240,5 +240,5 @@ def test_marked_references_are_counted(capsys):
     Path("references.json").write_text(json.dumps(content))
     call()
     printed = capsys.readouterr().out
-    assert "\nnote: captions left out of references.json: 2 marked is_rejected\n" in printed
+    assert "\nnote: captions of references.json left out: 2 marked is_rejected\n" in printed
     assert "|references:2|" in printed

@@ -159,7 +159,7 @@ def test_too_many_images_are_reduced_to_best_worst_and_a_sample(tmp_path):
 def test_a_path_that_cannot_be_written_is_refused(tmp_path):
     result, examples, vocabulary = invent(tmp_path / "images", 2)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"file/report\.html' cannot be written"):
+    with pytest.raises(InputError, match=r"file/report\.html cannot be written: .* exists; choose"):
         write(tmp_path / "file" / "report.html", result, examples, vocabulary)
 
 

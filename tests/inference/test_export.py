@@ -361,7 +361,7 @@ def test_without_the_extra(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(
         InputError,
-        match=r"--onnx needs onnxscript; install it with pip install 'captioner\[onnx\]'",
+        match=r"--onnx needs onnxscript; run pip install 'captioner\[onnx\]'",
     ):
         commands.main(["export", run, "--onnx", str(tmp_path / "new")])
 

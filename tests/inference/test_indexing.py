@@ -197,7 +197,7 @@ def test_lost_rows_are_embedded_again(run, photos):
 def test_an_index_of_another_checkpoint_is_refused(run, photos, tmp_path_factory):
     index(run, "photos")
     other = linking.run(tmp_path_factory, "ranking")
-    with pytest.raises(InputError, match=r"^photos.index was written with another checkpoint, /.*"):
+    with pytest.raises(InputError, match=r"^photos.index was written with other weights, from /.*"):
         index(other, photos[0])
     assert names() == [path.name for path in photos]
 

@@ -67,7 +67,7 @@ def test_texts_with_the_same_words_have_one_row(run, capsys):
     out, err = capsys.readouterr()
     assert out == (
         "index: texts.index, 3 texts: 3 embedded, 0 unchanged, 0 removed\n"
-        "duplicates: 2 texts have the same words as another\n"
+        "duplicates: 2, with the same words as an earlier text\n"
     )
     assert err == ""
     check_rows(run)
@@ -199,7 +199,7 @@ def test_lost_rows_survive_a_second_interruption(run, embedded, monkeypatch):
 
 def test_unknown_words_are_counted_and_texts_without_known_words_listed(run, capsys):
     write("a.txt", "red zebra", "zebra", "red", "?!")
-    message = r"^2 of 4 texts could not be indexed, because they have no known word; they are liste"
+    message = r"^2 of 4 texts could not be indexed, because they have no known words; see the"
     with pytest.raises(InputError, match=message):
         index(run, "a.txt")
     assert texts() == ["red zebra", "red"]
@@ -216,8 +216,11 @@ def test_unknown_words_are_counted_and_texts_without_known_words_listed(run, cap
     [
         (["--texts", "gone.csv"], "^.*/gone.csv does not exist or is not a file; check the path$"),
         (["--texts", "empty"], "^directory .*/empty contains no captions in a known layout"),
-        (["--texts", "--workers", "1"], "^--workers has no effect on texts; leave it out$"),
-        (["--texts", "a.txt", "--cache", "c"], "^--cache has no effect on the texts of other sou"),
+        (["--texts", "--workers", "1"], "^--workers has no effect on texts; omit it$"),
+        (
+            ["--texts", "a.txt", "--cache", "c"],
+            "^--cache has no effect if --texts names sources; omit",
+        ),
         ([], "^an index contains either images or texts; pass images or --texts$"),
         (["a.png", "--texts"], "^an index contains either images or texts; pass images and --tex"),
     ],
@@ -237,7 +240,7 @@ def test_training_data_that_no_longer_exists(run, monkeypatch):
         return found, {**config, "data": {**config["data"], "path": "/gone"}}
 
     monkeypatch.setattr(text_indexing.checkpoint, "inspect", moved)
-    with pytest.raises(InputError, match=r"^training data /gone no longer exists; name its"):
+    with pytest.raises(InputError, match=r"^training data /gone no longer exists; pass its"):
         index(run)
 
 

@@ -61,7 +61,7 @@ def test_dangling_endings_leave_out_words_that_may_end_a_sentence() -> None:
 def test_statistics_need_captions_and_references() -> None:
     with pytest.raises(InputError, match="at least one caption is required"):
         statistics({}, {})
-    with pytest.raises(InputError, match="have no references: 1"):
+    with pytest.raises(InputError, match="no references for 1 of the images to score: 1"):
         statistics({1: "a dog"}, {})
 
 

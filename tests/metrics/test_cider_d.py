@@ -101,6 +101,6 @@ def test_an_unknown_word_matches_nothing():
 def test_a_vocabulary_too_large_for_int64_is_refused():
     captions = [[[1, 55_107, 2]], [[1, 4, 2]]]
     assert len(CiderD.of(captions, 55_108).ngrams) == 5
-    message = r"^--self-critical supports .* up to 55,108 words, got 55109; raise --min-count$"
+    message = r"^--self-critical supports .* up to 55,108 tokens, got 55109; raise --min-count$"
     with pytest.raises(InputError, match=message):
         CiderD.of(captions, 55_109)

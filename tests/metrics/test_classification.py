@@ -30,7 +30,10 @@ def test_labels_of_no_image_are_left_out():
     assert found.describe("seen") == "seen: mAP 1.000, 2.0 times chance (0.500), 1 labels"
     none = label_scores(np.zeros((2, 1)), targets[:, 1:], ["cat"])
     assert math.isnan(none.mean)
-    assert none.describe("held out") == "held out: mAP not measured, no image has any"
+    assert (
+        none.describe("held out")
+        == "held out: mAP not measured, because no image has any of these labels"
+    )
 
 
 def test_equal_scores_are_the_worst_order():
@@ -39,5 +42,7 @@ def test_equal_scores_are_the_worst_order():
 
 
 def test_shapes_must_fit():
-    with pytest.raises(InputError, match=r"must be \(images, 2\), got \(3, 2\) and \(3, 1\)"):
+    with pytest.raises(
+        InputError, match=r"must have shape \(images, 2\), got \(3, 2\) and \(3, 1\)"
+    ):
         label_scores(np.zeros((3, 2)), np.zeros((3, 1), bool), "ab")

@@ -38,7 +38,11 @@ def test_fewer_images_than_k_are_still_a_share_of_k():
     ("scores", "relevant", "message"),
     [
         ([1.0, np.nan], [True, False], "scores must be finite"),
-        ([1.0, 2.0], [True], r"must be \(images,\) and nonempty, got \(2,\) and \(1,\)"),
+        (
+            [1.0, 2.0],
+            [True],
+            r"must have the same nonempty shape \(images,\), got \(2,\) and \(1,\)",
+        ),
         ([], [], "nonempty"),
     ],
 )

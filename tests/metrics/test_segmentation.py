@@ -44,7 +44,7 @@ def test_classes_that_do_not_occur_do_not_count():
 
 
 def test_masks_that_do_not_fit():
-    with pytest.raises(InputError, match=r"of the same size, got \(2, 3\) and \(3, 2\)"):
+    with pytest.raises(InputError, match=r"the same shape \(H, W\), got \(2, 3\) and \(3, 2\)"):
         segmentation(np.zeros((2, 3), int), np.zeros((3, 2), int), 2)
     with pytest.raises(InputError, match="a true mask must be from 0 to 1, got 0 to 2"):
         segmentation(np.zeros((1, 2), int), np.array([[0, 2]]), 2)

@@ -12,11 +12,12 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.teacher_forcing import score_captions
 from captioner.devices import products_in
 from captioner.models import layers
-from captioner.models.layers import on_padded_rows, pad_rows, padded_count
+from captioner.models.layers import in_blocks, on_padded_rows, pad_rows, padded_count
 
 CPU = torch.device("cpu")
 SIZES = Sizes(positions=4, channels=8, vocabulary=50, hidden=16)
-PRODUCTS = ("linear", "mm", "addmm", "bmm", "mkldnn_rnn_layer", "mkldnn_rnn_layer_backward")
+PRODUCTS = ("linear", "matmul", "mm", "addmm", "bmm")
+PRODUCTS += ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward")
 
 
 class Shapes(TorchDispatchMode):
@@ -81,6 +82,9 @@ def test_requests_of_new_sizes_bring_few_new_shapes():
         rows = rows_per_step(shapes, tuple(weight.shape))
         assert 10 < len(rows) < 60
         assert all(padded_count(count) == count for count in rows)
+    sums = [shape for name, shape, *_ in shapes.seen if name == "matmul"]  # of annotations
+    assert {images for images, *_ in sums} == {1, 2, 4, 8, 16, 32, 64}
+    assert len(sums) <= 7 * 5
 
 
 @pytest.mark.parametrize("attention", [True, False])
@@ -133,6 +137,24 @@ def test_losses_and_gradients_of_a_model_are_the_same_bits(attention, monkeypatc
     padded = run()
     monkeypatch.setattr(layers, "padded_count", lambda count, _=1: count)
     assert all(map(torch.equal, padded, run()))
+
+
+@pytest.mark.parametrize("count", [1, 6, 8, 37])
+def test_blocks_of_images_have_the_same_bits(count):
+    torch.manual_seed(count)
+    rows, matrices = torch.randn(count, 5, 9), torch.randn(count, 9, 24)
+    called = []
+
+    def multiply(left, right):
+        called.append(len(left))
+        return left @ right
+
+    assert torch.equal(in_blocks(multiply, rows, matrices), rows @ matrices)
+    assert called == [count]  # float32 is not cached
+    rows, matrices = rows.bfloat16(), matrices.bfloat16()
+    called.clear()
+    assert torch.equal(in_blocks(multiply, rows, matrices), rows @ matrices)
+    assert called == {1: [1], 6: [4, 2], 8: [8], 37: [32, 4, 1]}[count]
 
 
 def test_float32_rows_are_left_alone():

@@ -14,7 +14,7 @@ def test_the_page_names_queries_images_captions_and_words():
     page = failures_page("Wrong <results>", "a note", [FailedQuery("dog - <cat>", 3, 5, failures)])
     for part in (
         "<title>Wrong &lt;results&gt;</title>",
-        "dog - &lt;cat&gt; <span>3 of 5 right</span>",
+        "dog - &lt;cat&gt; <span>3 of 5 relevant</span>",
         "2. a&lt;b.jpg, 0.123",
         "a &quot;red&quot; dog",
         "<span>beach 3.2</span>",

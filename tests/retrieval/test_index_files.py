@@ -332,7 +332,10 @@ def change(path, **values):
             {"format": 4},
             "has format 4, but this version of captioner reads formats up to 3; update",
         ),
-        ({"dimensions": 5}, "rows-1.npy does not match manifest.json; delete"),
+        (
+            {"dimensions": 5},
+            "rows-1.npy is damaged: its header does not match manifest.json; delete",
+        ),
         ({"dimensions": 0}, "is damaged: dimensions must be at least 1 and rows at least 0; del"),
         ({"dimensions": "4"}, "is damaged: a value has the wrong type; delete"),
         ({"kind": ["texts"]}, r"is damaged: kind must be images or texts, got \['texts'\]; delete"),
@@ -364,7 +367,9 @@ def test_damaged_files(directory):
 def test_a_line_that_is_not_about_an_image(directory):
     path = directory / "images-1.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"image": "3', b'"photo": "3'))
-    with pytest.raises(InputError, match=r"images-1.jsonl is damaged: a line has no image"):
+    with pytest.raises(
+        InputError, match=r"images-1.jsonl is damaged: a line has no text with the key 'image'"
+    ):
         list(open_files(directory).entries([2, 3]))
 
 
@@ -395,7 +400,7 @@ def test_only_one_process_writes(directory):
 
 
 def test_an_index_of_another_checkpoint_is_refused(directory):
-    message = "was written with another checkpoint, RUN; choose another --output, or delete the"
+    message = "was written with other weights, from RUN; choose another --output, or delete the"
     with pytest.raises(InputError, match=message), open_writer(directory, "RUN", "abd", 4):
         pass
     with open_writer(directory, "MOVED", "abc", 4) as writer:  # the same weights elsewhere

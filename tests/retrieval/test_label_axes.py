@@ -44,5 +44,5 @@ def test_strongest_label():
 def test_what_is_refused():
     with pytest.raises(InputError, match="at least one label"):
         label_points(np.zeros((2, 0)))
-    with pytest.raises(InputError, match="exactly one label, got 2"):
+    with pytest.raises(InputError, match="other can be combined with one label only, got 2 labels"):
         label_points(np.zeros((2, 2)), np.zeros(2))

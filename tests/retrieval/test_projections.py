@@ -115,8 +115,8 @@ def with_value(value):
         (np.ones((6, 3)), "needs distinct vectors, but all 6 are equal; choose"),
         (with_value(np.nan), "NaN or infinity in 2 of 6, the first in row 2"),
         (with_value(-np.inf), "NaN or infinity in 2 of 6, the first in row 2"),
-        (np.ones((6, 1)), r"shape \(N, Y\) with Y of at least 2, got \(6, 1\)"),
-        (np.ones(6), r"shape \(N, Y\) with Y of at least 2, got \(6,\)"),
+        (np.ones((6, 1)), r"shape \(N, Y\) with Y at least 2, got \(6, 1\)"),
+        (np.ones(6), r"shape \(N, Y\) with Y at least 2, got \(6,\)"),
     ],
 )
 def test_what_cannot_be_projected(vectors, message):

@@ -148,7 +148,9 @@ def test_vectors_that_are_not_finite_are_an_error(value):
     vectors = np.eye(2, dtype=np.float32)
     vectors[0, 0] = value
     for text in ("a + b", "a - b"):
-        with pytest.raises(InputError, match=r"^the vectors of a . b are not finite; change a te"):
+        with pytest.raises(
+            InputError, match=r"^a vector of the query a . b is not finite; remove or"
+        ):
             weighted_sum(vectors, parse(text))
 
 
@@ -157,5 +159,10 @@ def test_terms_that_cancel_are_an_error(text):
     rows = {"a": [0.6, 0.8], "b": [0.6, 0.8], "c": [0.6, 0.8]}
     query = parse(text)
     vectors = np.array([rows[term.text] for term in query.terms], np.float32)
-    with pytest.raises(InputError, match=r"the terms of .* cancel each other; change a term or a"):
+    with pytest.raises(InputError, match=r"the terms of .* cancel each other out; change a term"):
         weighted_sum(vectors, query)
+
+
+def test_a_single_zero_vector_is_an_error():
+    with pytest.raises(InputError, match=r"^the vector of the query 2\*a is zero; choose another"):
+        weighted_sum(np.zeros((1, 2), np.float32), parse("2*a"))

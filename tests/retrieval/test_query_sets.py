@@ -80,11 +80,11 @@ def test_a_file_has_a_query_per_line(tmp_path):
     ("text", "message"),
     [
         ("dog\ndog +\n", r"queries\.txt, line 2: query 'dog \+' has nothing to add"),
-        ("image:a.jpg + dog", r"line 1: query .* contains an image, for which captions do not say"),
+        ("image:a.jpg + dog", r"line 1: query .* contains an image, so captions cannot determine"),
         ("- dog", r"line 1: query - dog only subtracts; add at least one word"),
         ("dog + .", "each term of query .* must contain a word"),
         ("dog\n dog", "line 2: dog occurs twice; remove one"),
-        ("# nothing\n", r"contain no query; write one per line, as dog \+ beach"),
+        ("# nothing\n", r"contains no queries; write one per line, such as dog \+ beach"),
     ],
 )
 def test_unusable_files_of_queries_are_refused(tmp_path, text, message):
@@ -95,7 +95,7 @@ def test_unusable_files_of_queries_are_refused(tmp_path, text, message):
 
 
 def test_missing_and_binary_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"^queries .*gone cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"^query file .*gone cannot be read: No such file"):
         read_queries(tmp_path / "gone")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read: it is not UTF-8 text"):

@@ -48,6 +48,7 @@ def test_the_prior_is_subtracted_up_to_a_quantile_of_the_candidates():
     alone = evidence_for_texts(image[:1, :1], prior[:1, :1])
     assert alone == pytest.approx(4 - np.log(2))
     assert evidence_for_texts(image[:, :0], prior[:, :0]).shape == (2, 0)
+    assert evidence_for_texts(image, None) is image
 
 
 @pytest.mark.parametrize(
@@ -55,8 +56,11 @@ def test_the_prior_is_subtracted_up_to_a_quantile_of_the_candidates():
     [
         ({"rerank_top": 5}, "^--rerank-top needs --rerank$"),
         ({"rerank_weight": 1.0}, "^--rerank-weight needs --rerank$"),
-        ({"rerank": Path("a"), "rerank_top": 0}, "^rerank_top must be at least 1, got 0"),
-        ({"rerank": Path("a"), "rerank_weight": -1.0}, "^rerank_weight must be at least 0, got -1"),
+        ({"rerank": (Path("a"),), "rerank_top": 0}, "^rerank_top must be at least 1, got 0"),
+        (
+            {"rerank": (Path("a"),), "rerank_weight": -1.0},
+            "^rerank_weight must be at least 0, got -1",
+        ),
     ],
 )
 def test_invalid_options(options, message):

@@ -56,12 +56,14 @@ def test_indexes_of_one_checkpoint_share_its_model(index, tmp_path):
 
 
 def test_what_cannot_be_served(index, tmp_path, tmp_path_factory, run):
-    with pytest.raises(InputError, match=r"^there is nothing to serve; pass a run that captions"):
+    with pytest.raises(
+        InputError, match=r"^there is nothing to serve; pass the run of a captioner"
+    ):
         load_models([], [], CPU)
-    with pytest.raises(InputError, match="links images and texts, but wrote none of"):
+    with pytest.raises(InputError, match="is a linking model, but no index was"):
         load_models([run], [], CPU)
     other = linking.run(tmp_path_factory, "ranking")
-    with pytest.raises(InputError, match="ranking/best links images and texts, but wrote none"):
+    with pytest.raises(InputError, match="ranking/best is a linking model, but no index was"):
         load_models([other], [index], CPU)
     with pytest.raises(InputError, match="is not an index; write one with captioner index"):
         load_models([], [tmp_path], CPU)

@@ -152,7 +152,7 @@ def test_vectors_as_text():
     np.testing.assert_allclose(read_vector(text, WEIGHTS), vector, atol=1e-3)
     assert np.linalg.norm(read_vector(text, WEIGHTS)) == pytest.approx(1, abs=1e-6)
     assert write_vector(read_vector(text, WEIGHTS), WEIGHTS) == text
-    with pytest.raises(InputError, match=r"^image is a vector of another model than that of the"):
+    with pytest.raises(InputError, match=r"^image is a vector of a model other than the index's"):
         read_vector(text, "f" + WEIGHTS[1:])
 
 
@@ -162,7 +162,7 @@ def test_vectors_that_have_no_direction(client, value):
     vector[0] = -value
     response = client.get("/api/search", params={"image": write_vector(vector, WEIGHTS)})
     assert response.status_code == 422
-    assert response.json()["detail"].startswith("image must be the value of 'image' in a response")
+    assert response.json()["detail"].startswith("image must be the value of 'image' in an earlier")
 
 
 def test_a_vector_is_refused_by_an_index_of_another_model(client, place):
@@ -178,7 +178,7 @@ def test_a_vector_is_refused_by_an_index_of_another_model(client, place):
     other = ("0" if image[0] != "0" else "1") + image[1:]
     response = client.get("/api/search", params={"image": other})
     assert response.status_code == 422
-    assert response.json()["detail"].startswith("image is a vector of another model")
+    assert response.json()["detail"].startswith("image is a vector of a model other")
 
 
 def test_names_begin_at_the_working_directory(tmp_path_factory, own, monkeypatch, tmp_path):
@@ -222,9 +222,9 @@ REJECTED = {
         "^the query contains 17 images; at most 16 are accepted",
     ),
     "other index": ({"query": "red", "index": "x"}, 404, "there is no index 'x'; choose one of: v"),
-    "no vector": ({"image": "!"}, 422, "image must be the value of 'image' in a response"),
-    "odd vector": ({"image": "AAA"}, 422, "image must be the value of 'image' in a response"),
-    "zero vector": ({"image": ZEROS}, 422, "image must be the value of 'image' in a response"),
+    "no vector": ({"image": "!"}, 422, "image must be the value of 'image' in an earlier"),
+    "odd vector": ({"image": "AAA"}, 422, "image must be the value of 'image' in an earlier"),
+    "zero vector": ({"image": ZEROS}, 422, "image must be the value of 'image' in an earlier"),
     "limit 0": ({"limit": 0}, 422, "limit: .* greater than or equal to 1, got '0'"),
     "limit 201": ({"limit": 201}, 422, "limit: .* less than or equal to 200"),
     "offset -1": ({"offset": -1}, 422, "offset: .* greater than or equal to 0"),
@@ -376,12 +376,12 @@ def test_large_images_are_reduced_and_upright(tmp_path_factory, tmp_path):
 @pytest.mark.parametrize(
     ("path", "status", "message"),
     [
-        ("val.index/7", 404, "row 7 of val.index is not an image"),
+        ("val.index/7", 404, "the index val.index has no image in row 7"),
         ("val.index/-1", 422, "row: .* greater than or equal to 0"),
         ("val.index/x", 422, "row: .*integer.*got 'x'"),
         ("val.index/" + "9" * 50, 422, "row: "),
         ("other/0", 404, "there is no index 'other'"),
-        ("val.index/0?version=x", 404, "val.index has changed; search again"),
+        ("val.index/0?version=x", 404, "the index val.index has changed; search again"),
         ("val.index/0?size=9", 422, "size: Extra inputs are not permitted"),
         ("..%2f..%2fetc/0", 404, "there is no index|Not Found"),
     ],
@@ -423,7 +423,7 @@ def test_an_index_that_is_written_meanwhile(own, serve_own, tmp_path_factory, tm
     response = serve_own.get(f"/{old}")  # row 0 is another image now
     assert (response.status_code, response.json()["detail"]) == (
         404,
-        "val.index has changed; search again",
+        "the index val.index has changed; search again",
     )
     assert search(serve_own)["version"] == after["version"]
 
@@ -437,7 +437,7 @@ def test_an_index_that_becomes_unusable(own, serve_own, tmp_path_factory, caplog
         response = serve_own.get(path)
         assert response.status_code == 500
         assert response.json() == {"detail": "the index val.index cannot be read"}
-    assert "was written again with another checkpoint; restart the service" in caplog.text
+    assert "was rewritten with another checkpoint; restart the service" in caplog.text
     shutil.rmtree(index)
     for path in ("/api/search", "/api/thumbnails/val.index/0", "/api/indexes"):
         response = serve_own.get(path)

@@ -42,7 +42,7 @@ def test_texts_are_hits_and_terms(opened):
             assert again["hits"][0] == text | {"score": pytest.approx(1, abs=1e-3)}
         response = client.get("/api/thumbnails/texts.index/0")
         assert response.status_code == 404
-        assert response.json()["detail"] == "row 0 of texts.index is not an image"
+        assert response.json()["detail"] == "the index texts.index has no image in row 0"
         response = client.get("/api/search", params=given | {"query": "image:a.png"})
         assert "image:a.png is not an image of texts.index" in response.json()["detail"]
         image = client.get(f"/{client.get('/api/search').json()['hits'][0]['thumbnail']}").content

@@ -153,7 +153,7 @@ REJECTED = {
     "in the query": ({"query": "rde - x"}, r"^unknown words: 'rde' \(similar: red\), 'x' \(no sim"),
     "a wrong query": ({"query": "red +"}, r"^query 'red \+' has nothing to add"),
     "a file": ({"query": "image:/etc/passwd"}, "^image:/etc/passwd is not an image of halves"),
-    "a vector": ({"image": "AAA"}, "^image must be the value of 'image' in a response"),
+    "a vector": ({"image": "AAA"}, "^image must be the value of 'image' in an earlier response"),
     "another field": ({"paint": 1}, "^paint: Extra inputs are not permitted"),
     "another limit": ({"limit": 201}, "^limit: Input should be less than or equal to 200"),
     "no regions": ({"index": "val.index"}, "^val.index has no region embeddings; choose an index"),
@@ -204,7 +204,7 @@ def test_other_errors_of_paintings(client):
     vector = client.post("/api/search?index=val.index", content=png()).json()["image"]
     other = client.post("/api/paint", json={**body, "image": vector})
     assert other.status_code == 422
-    assert other.json()["detail"].startswith("image is a vector of another model")
+    assert other.json()["detail"].startswith("image is a vector of a model other")
 
 
 def test_an_index_that_another_checkpoint_wrote(tmp_path_factory, tmp_path, caplog):
@@ -222,7 +222,7 @@ def test_an_index_that_another_checkpoint_wrote(tmp_path_factory, tmp_path, capl
         ):
             assert response.status_code == 500
             assert response.json() == {"detail": "the index halves.index cannot be read"}
-    assert "was written again with another checkpoint; restart the service" in caplog.text
+    assert "was rewritten with another checkpoint; restart the service" in caplog.text
 
 
 def test_damaged_regions(tmp_path_factory, tmp_path):
@@ -390,9 +390,13 @@ def test_a_sample_is_always_the_same(client):
 @pytest.mark.parametrize(
     ("given", "status", "message"),
     [
-        ({}, 422, "^nothing to place images by: pass labels, diversity=true or method=pca"),
-        ({"labels": ["red", "blue"], "diversity": True}, 422, "^diversity can be an axis with one"),
-        ({"method": "pca", "diversity": True}, 422, "^diversity can be an axis with one label or"),
+        ({}, 422, "^there is nothing to place images by; pass labels, diversity=true or"),
+        (
+            {"labels": ["red", "blue"], "diversity": True},
+            422,
+            "^diversity can be an axis only with",
+        ),
+        ({"method": "pca", "diversity": True}, 422, "^diversity can be an axis only with"),
         ({"method": "tsne"}, 422, "^method: Input should be 'labels' or 'pca', got 'tsne'"),
         ({"labels": ["rde"]}, 422, r"^unknown words: 'rde' \(similar: red\)"),
         ({"labels": ["a"] * 13}, 422, "^labels: List should have at most 12 items"),
@@ -419,7 +423,7 @@ def test_rows_are_hits_without_scores(client):
     assert response.json()["hits"] == [found[row] for row in (7, 2, 7)]
     assert response.json()["version"] == client.get("/api/search").json()["version"]
     for rows, status, message in (
-        ([3, 12], 404, "row 12 of halves.index does not exist"),
+        ([3, 12], 404, "row 12 of halves.index does not exist; it has 12 rows, counted from 0"),
         ([-1], 422, "rows.0: Input should be greater than or equal to 0, got '-1'"),
         ([2**40], 422, "rows.0: Input should be less than"),
         ([], 422, "rows: Field required"),

@@ -65,7 +65,7 @@ def test_one_process_writes_and_others_read(store, caplog):
     with caplog.at_level(logging.WARNING):
         other.write(key(1), b"b")
         other.write(key(2), b"b")
-    assert caplog.text.count("another process writes there") == 1
+    assert caplog.text.count("another process is writing to it") == 1
     assert other.read(key(0)) == b"a"
     assert store.read(key(1)) is None
     store.close()

@@ -106,6 +106,14 @@ def write_jsonl(root, captions, name="captions.jsonl", column="image"):
     return root
 
 
+def write_relations(root, captions):
+    rows = [{"image": image, "text": c, "labels": {}} for image, cs in captions.items() for c in cs]
+    write(root / "relations.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    for image_name in captions:
+        touch(root / image_name)
+    return root
+
+
 def write_csv(root, captions, name="captions.csv"):
     content = io.StringIO()
     table = csv.writer(content, lineterminator="\n")
@@ -169,6 +177,7 @@ WRITERS = {  # functions of a directory and captions by image name
     "huggingface": lambda root, captions: write_jsonl(
         root, captions, "train/metadata.jsonl", "file_name"
     ),
+    "relations": write_relations,
     "jsonl": write_jsonl,
     "csv": write_csv,
     "webdataset": write_webdataset,

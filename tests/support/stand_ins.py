@@ -44,6 +44,15 @@ def save_results(made, path):
     path.write_text(json.dumps(rows))
 
 
+def save_tags(made, path):
+    shutil.copytree(made / "demo/train", path.parent / "tagged")
+    names = sorted(image.name for image in (made / "demo/train").iterdir())
+    rows = [
+        f"tagged/{name},{'sea; sky' if i % 2 else 'sky; dry land'}" for i, name in enumerate(names)
+    ]
+    path.write_text("\n".join(["image,tags", *rows]) + "\n")
+
+
 STAND_INS = {
     "DIR": copy("demo"),
     "PATH": copy("demo"),
@@ -53,6 +62,7 @@ STAND_INS = {
     "mobilenet_v2.pth": save_mobilenet,
     "captions_val2017.json": link("demo/annotations/captions_val.json"),
     "RESULTS.json": save_results,
+    "tags.csv": save_tags,
     "A.json": save_results,
     "B.json": save_results,
     "checkpoints/demo-attention": copy("checkpoints/demo-attention"),

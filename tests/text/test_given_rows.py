@@ -48,10 +48,16 @@ def late_nan():
         (np.ones(2), r"must be a matrix of float16, float32 or float64, got float64 \(2,\)$"),
         (np.ones((2, 2), int), r"got int64 \(2, 2\)$"),
         (np.ones((2, 0)), r"must have at least one column, got shape \(2, 0\)$"),
-        (np.array([[1, 2], [np.inf, 0]]), "got NaN or infinity in row 1; recompute them$"),
-        (np.array([[1, 2], [0, -1e200]]), "got NaN or infinity in row 1; recompute them$"),
-        (late_nan(), f"in row {BLOCK + 1}; recompute them$"),
-        (np.array([["a", None]], object), "it is damaged or contains Python objects$"),
+        (
+            np.array([[1, 2], [np.inf, 0]]),
+            "finite as float32, but row 1 .* is not; recompute them$",
+        ),
+        (
+            np.array([[1, 2], [0, -1e200]]),
+            "finite as float32, but row 1 .* is not; recompute them$",
+        ),
+        (late_nan(), f"but row {BLOCK + 1} .* is not; recompute them$"),
+        (np.array([["a", None]], object), "contains Python objects; write it with numpy.save$"),
     ],
 )
 def test_unsuitable_rows_are_refused(tmp_path, rows, message):

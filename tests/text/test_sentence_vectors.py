@@ -178,7 +178,7 @@ def test_vectors_of_a_file_are_centred_and_weighted(tmp_path, form, weighted):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dog 1 2\ncat 1\n", r"vectors\.txt, line 2: expected a word and its vector; choose a Gl"),
+        ("dog 1 2\ncat 1\n", r"vectors\.txt, line 2: expected a word and its vector of finite"),
         ("dog 1 x\n", r"vectors\.txt, line 1: expected a word and its vector"),
         ("dog 1 nan\n", "line 1: expected a word"),
         ("a text of another kind\n", r"line 1: expected a word"),
@@ -200,6 +200,6 @@ def test_a_missing_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("fit", [fit_counts, fit_tfidf])
 def test_captions_without_a_frequent_word_are_refused(fit):
-    message = "no word occurs at least 99 times in the 6 captions; lower the minimum count$"
+    message = "no word occurs at least 99 times in the 6 captions; lower text_min_count$"
     with pytest.raises(InputError, match=message):
         fit(CAPTIONS, 99)

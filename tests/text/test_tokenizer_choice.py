@@ -110,7 +110,7 @@ def test_a_module_that_fails(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("found", ["A", b"A", 3, None, ["a", 3]])
 def test_a_function_that_returns_no_words_is_refused(found):
-    with pytest.raises(InputError, match=r"^the tokenizer must return a list of words, got "):
+    with pytest.raises(InputError, match=r"^the tokenizer '.*' must return a list of words, got "):
         get_tokenizer(lambda _: found).split("a")
 
 

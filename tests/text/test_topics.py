@@ -54,5 +54,5 @@ def test_words_of_all_groups_describe_none():
 
 def test_groups_without_words():
     assert characteristic_words(["dog", "!", "dog"], np.array([0, 2, 0])) == [["dog"], [], []]
-    with pytest.raises(InputError, match="no word occurs"):
+    with pytest.raises(InputError, match="the 2 texts contain no words; add texts"):
         characteristic_words(["!", "..."], np.array([0, 1]))

@@ -38,7 +38,7 @@ def test_a_table_and_a_json_file_compare_text_vectors(words, capsys):
         assert f"| `{row['text_vectors']}` | {row['P@5']:.2f} |" in line
         assert row["left_out"] == {"zebra": "unknown words"}
         assert Path(row["run"], "best").is_dir()
-    assert "10 images not used for training, 3 queries" in text
+    assert "10 images outside the train split, 3 queries" in text
 
 
 def test_a_comparison_continues_without_training_again(words, capsys):
@@ -67,10 +67,10 @@ def test_another_data_set_is_searched_as_well(words, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--text-vectors", "lsa", "lsa"], "text_vectors lists 'lsa' twice"),
+        (["--text-vectors", "lsa", "lsa"], "text_vectors lists 'lsa' more than once"),
         (["--test-format", "coco"], "--test-format needs --test-data"),
         (["--text-vectors", "lsi"], "unknown sentence vectors 'lsi'; did you mean 'lsa'"),
-        (["--text-vectors", "lsa", "--queries", "gone"], "queries gone cannot be read"),
+        (["--text-vectors", "lsa", "--queries", "gone"], "query file gone cannot be read"),
         (["--text-vectors", "lsa", "--loss", "bce", "--margin", "1"], "--margin needs --loss ran"),
     ],
 )
@@ -94,7 +94,7 @@ def test_without_gensim_the_others_are_compared(words, monkeypatch, capsys):
     monkeypatch.setattr("captioner.training.compare.run_training", stop)
     with pytest.raises(StoppedError):
         command.main(words)
-    assert "captioner[link]' to compare word2vec, fastText, doc2vec and LDA" in (
+    assert "word2vec, fastText, doc2vec and LDA need gensim and are left out; run pip" in (
         capsys.readouterr().out
     )
     assert seen == [("counts",)]

@@ -71,6 +71,7 @@ def test_options_are_converted():
     assert (config.data.data, config.task.teachers) == (Path("photos"), (Path("a"),))
     assert config.training.watch == "cider"
     assert config.system.watched_score(config.training.watch) == "CIDEr"
+    assert config.system.watched_score("CIDEr") == "CIDEr"
     assert TrainConfig().training.watch == "bleu-4"
     assert isinstance(config.training.clip, float)
 
@@ -231,7 +232,7 @@ def test_the_encoder_of_a_file_decides_on_the_defaults(tmp_path):
     [
         ("atention = true", r"unknown option 'atention'; did you mean 'attention'\?"),
         ("no-curves = true", "unknown option 'no-curves'; write curves = false"),
-        ("[model]\nzzz = 1", "unknown option 'zzz'$"),
+        ("[model]\nzzz = 1", "unknown option 'zzz'; correct its name or remove it$"),
         ("[modell]\nattention = true", r"unknown table \[modell\]; the tables are \[data\], "),
         ("[data]\nattention = true", r"attention belongs in table \[model\], not in \[data\]"),
         ("epochs = 1\n[training]\nepochs = 2", "epochs is given twice"),

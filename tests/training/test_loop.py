@@ -286,7 +286,7 @@ def test_steps_without_a_finite_gradient_are_skipped(tmp_path):
 @pytest.mark.parametrize("first", [0, 3, 4, 6])  # 6: across the end of an epoch
 def test_three_consecutive_gradients_that_are_not_finite_end_training(tmp_path, first):
     run = Fit(tmp_path, batches=bad_at(first, first + 1, first + 2))
-    message = rf"not finite in 3 consecutive steps, most recently in step {first + 2} at learning "
+    message = rf"not finite in 3 consecutive steps, most recently in step {first + 3} at learning "
     with pytest.raises(
         FloatingPointError, match=message + rf"rate \S+ with images \[{first + 2}\]; "
     ):

@@ -58,10 +58,13 @@ def test_parameter_groups_separate_encoder_and_matrices():
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"seed": 2**63}, "seed must be below 2\\*\\*63, got 9223372036854775808"),
         ({"warmup": 1.0}, "warmup must be at least 0 and below 1, got 1.0"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
-        ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
-        ({"encoder_learning_rate": -1.0}, "encoder_learning_rate must be above 0, got -1.0"),
-        ({"clip": 0.0}, "clip must be above 0, got 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be finite and above 0, got 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate must be finite and above 0, got nan"),
+        (
+            {"encoder_learning_rate": -1.0},
+            "encoder_learning_rate must be finite and above 0, got -1.0",
+        ),
+        ({"clip": 0.0}, "clip must be finite and above 0, got 0.0"),
     ],
 )
 def test_invalid_options(options, message):

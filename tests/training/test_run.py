@@ -190,7 +190,9 @@ def test_resuming_with_other_options_or_data_is_refused(train_run):
     run = train_run("run", "--epochs", "1")
     before = (run / "last" / "manifest.json").read_bytes()
     changes = ["--epochs", "2", "--hidden-size", "32", "--seed", "1", "--attention"]
-    with pytest.raises(InputError, match="cannot be resumed with different options: ") as caught:
+    with pytest.raises(
+        InputError, match="cannot be resumed with different options or data: "
+    ) as caught:
         train_run("run", "--resume", *changes)
     for difference in (
         "training.epochs was 1 but is now 2",
@@ -202,7 +204,10 @@ def test_resuming_with_other_options_or_data_is_refused(train_run):
     other = tiny.write_colours(Path("other"))
     captions = other / "annotations" / "captions_train.json"
     captions.write_text(captions.read_text().replace("nothing else", "nothing more"))
-    message = r"cannot be resumed with different options: the captions have changed; restore"
+    message = (
+        r"cannot be resumed with different options or data: image ids, splits or captions have "
+        r"changed; restore"
+    )
     with pytest.raises(InputError, match=message):
         train_run("run", "--resume", "--epochs", "1", "--data", "other")
     train_run("run", "--resume", "--epochs", "1", "--patience", "7", "--workers", "1")
@@ -222,7 +227,7 @@ def test_resume_auto_starts_again_if_a_killed_run_saved_nothing(train_run):
     Path("checkpoints/run/tensorboard").mkdir(parents=True)
     with pytest.raises(InputError, match="already contains a run"):
         train_run("run")
-    with pytest.raises(InputError, match=r"last does not exist; .*or --resume auto to start this"):
+    with pytest.raises(InputError, match=r"it has no checkpoint; .*or --resume auto to start this"):
         train_run("run", "--resume")
     train_run("run", "--resume", "auto", "--epochs", "1")
 
@@ -271,9 +276,9 @@ def test_exhausted_memory_ends_with_advice(train_run, monkeypatch, error, place)
     monkeypatch.setattr(owner, place, exhausted)
     reason = f" ({error})" if str(error) else ""
     message = (
-        f"memory is exhausted by training on cpu with --batch-size 8 and --precision float32 "
-        f"(float32){reason}; nothing was changed, and the checkpoints are intact; start a new run "
-        "with --batch-size 4, --precision bfloat16, a smaller --image-size or more --nproc-per-node"
+        f"not enough memory for training on cpu with --batch-size 8 and --precision float32 "
+        f"(float32){reason}; the saved checkpoints are intact; start a new run with --batch-size "
+        "4, --precision bfloat16, a smaller --image-size or a larger --nproc-per-node"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         train_run("run")
@@ -293,7 +298,7 @@ def test_memory_exhausted_in_decoding_ends_with_advice(train_run, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(show_and_tell.ShowAndTell, "step", exhausted)
-    message = r"by 7 images on cpu in float32, decoded together \(CUDA .*smaller batch size or beam"
+    message = r"for decoding 7 images together on cpu in float32 \(CUDA .*smaller batch size or"
     with pytest.raises(InputError, match=message):
         train_run("run")
 
@@ -303,7 +308,7 @@ def test_resuming_with_a_changed_image_is_refused(train_run):
     other = tiny.write_colours(Path("other"))
     train_run("run", "--resume", "--epochs", "1", "--data", "other")
     Image.new("RGB", (9, 9)).save(other / "train" / "3.png")
-    with pytest.raises(InputError, match=r"different options: image files have changed; restore"):
+    with pytest.raises(InputError, match="options or data: image files have changed; restore"):
         train_run("run", "--resume", "--epochs", "1", "--data", "other")
 
 
@@ -313,13 +318,13 @@ def test_truncated_captions_are_counted(train_run, capsys):
     captions.write_text(captions.read_text().replace("nothing else", "nothing " * 10_000, 2))
     train_run("run", "--epochs", "1", "--data", "other")
     said = capsys.readouterr().out
-    assert "note: 2 training captions are truncated after 50 words\n" in said
+    assert "note: 2 training captions are truncated to 50 words\n" in said
     train_run("short", "--epochs", "1")
     assert "truncated" not in capsys.readouterr().out
 
 
 def test_resuming_a_missing_run_is_refused(train_run):
-    with pytest.raises(InputError, match="checkpoints/run/last does not exist; pass --run"):
+    with pytest.raises(InputError, match="run cannot be resumed: it has no checkpoint; pass --run"):
         train_run("run", "--resume")
     assert not Path("checkpoints/run").exists()
 

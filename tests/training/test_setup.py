@@ -42,8 +42,8 @@ MISTAKES = [
     ({"teachers": ["gone"]}, "checkpoint gone does not exist"),
     (
         {"run": "new", "resume": True},
-        "checkpoints/new cannot be resumed: checkpoints/new/last does not "
-        "exist; pass --run NAME to resume another run, or --resume auto to start this one",
+        "checkpoints/new cannot be resumed: it has no checkpoint; pass --run NAME to resume "
+        "another run, or --resume auto to start this one",
     ),
     ({"attention_size": 9}, "--attention-size needs --attention"),
 ]

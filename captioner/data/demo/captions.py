@@ -20,10 +20,10 @@ Group = Sequence[DrawnShape]  # shapes of the same look, described by one noun p
 
 
 def describe(groups: Sequence[Group]) -> list[str] | None:
-    """Return five true captions of a scene of 1 to 3 groups, or None if its geometry is unclear.
+    """Return five true captions of a scene of 1 to 3 groups, or None if its layout is ambiguous.
 
-    Geometry is unclear if a single shape is near the border between two positions, or if several
-    groups form neither a row nor a column. Every caption mentions all shapes.
+    The layout is ambiguous if a single shape is near the border between two positions, or if
+    several groups form neither a row nor a column. Every caption mentions all shapes.
     """
     if len(groups) == 1:
         sentences = _describe_one(groups[0])
@@ -95,8 +95,8 @@ def _position(box: Box) -> str | None:
 def _find_line(groups: Sequence[Group]) -> tuple[int, list[Group]] | None:
     """Return the axis (0: a row, 1: a column) along which the groups are clearly lined up.
 
-    Also return the groups in that order, left to right or top to bottom. Return None if there is no
-    such axis.
+    Also returns the groups in order along the axis: left to right, or top to bottom. Returns None
+    if there is no such axis.
     """
 
     def extent(group: Group, axis: int) -> tuple[int, int]:

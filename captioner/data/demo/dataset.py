@@ -40,8 +40,9 @@ def write_demo(
         return
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
-            f"{directory} contains something other than this demo data set ({arguments}); "
-            "delete the directory, or choose an empty one"
+            f"{directory} contains something other than the demo data set with "
+            f"{', '.join(f'{name} {value}' for name, value in arguments.items())}; delete it, or "
+            "choose another directory"
         )
     try:
         with atomic_directory(directory, replace=False) as draft:
@@ -55,7 +56,7 @@ def write_demo(
 
 
 def read_shapes(root: Path | Location, split: str) -> dict[int | str, list[DrawnShape]]:
-    """Return the shapes of each image by image id, or {} if `root` is not a demo data set."""
+    """Return the shapes of a split's images by image id, or {} if `root` is not a demo data set."""
     shapes: dict[int | str, list[DrawnShape]] = {}
     try:
         text = (Path(str(root)) / "annotations" / f"instances_{split}.json").read_text(

@@ -1,4 +1,4 @@
-"""Masks of the demo's shapes, drawn again from the seed of the data set."""
+"""Masks of the demo's shapes, redrawn from the seed of the data set."""
 
 import json
 import random
@@ -18,7 +18,7 @@ SOLID = 128  # opacity from which a pixel belongs to a shape
 
 
 def scene_mask(scene: Scene) -> np.ndarray:
-    """Return the mask of a scene, (SIDE, SIDE), uint8: 0 background, i + 1 for KINDS[i]."""
+    """Return the mask (SIDE, SIDE), uint8, of a scene: 0 for background, i + 1 for KINDS[i]."""
     mask = np.zeros((SIDE, SIDE), np.uint8)
     for shape, stamp in zip(scene.shapes, scene.stamps, strict=True):
         x0, y0, x1, y1 = shape.box
@@ -28,7 +28,7 @@ def scene_mask(scene: Scene) -> np.ndarray:
 
 
 def draw_masks(root: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name of each image of a split, and its mask as `scene_mask` returns it.
+    """Yield the file name of each image of a split, and the mask of its scene (see `scene_mask`).
 
     Raises InputError if `root` is not a demo data set of this version.
     """
@@ -36,11 +36,13 @@ def draw_masks(root: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
         about = json.loads((root / "demo.json").read_text(encoding="utf-8"))
         seed, count = about["seed"], about[split]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{root} is not a demo data set; write one with demo-data") from error
+        raise InputError(
+            f"{root} is not a demo data set; write one with captioner demo-data"
+        ) from error
     if about.get("version") != VERSION:
         raise InputError(
-            f"{root} has version {about.get('version')} of the demo, but this version of captioner "
-            f"draws version {VERSION}; write it again with demo-data"
+            f"{root} is version {about.get('version')} of the demo data, but this captioner draws "
+            f"version {VERSION}; write it again with captioner demo-data"
         )
     for number in range(1, count + 1):
         rng = random.Random(f"{seed} {split} {number}")
@@ -49,9 +51,10 @@ def draw_masks(root: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def write_masks(root: Path, split: str, directory: Path) -> None:
-    """Write a split's images and masks in the layout of Pascal VOC, completely or not at all.
+    """Write a split's images and masks in Pascal VOC's layout, completely or not at all.
 
-    Raises InputError as `draw_masks` does, and OSError if the directory cannot be written.
+    Raises InputError as `draw_masks` does, and OSError if the directory cannot be written or is not
+    empty.
     """
     with atomic_directory(directory, replace=False) as draft:
         for name in (IMAGES, MASKS):

@@ -71,7 +71,7 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
 
 
 def _sample_looks(rng: random.Random, split: str, count: int) -> list[Look] | None:
-    """Sample the looks of `count` groups; return None if two have the same kind or colour."""
+    """Sample a look for each of `count` groups; return None if two share a kind or a colour."""
     combinations = rng.sample(SEEN, count)
     if HELD_OUT[split]:
         combinations[rng.randrange(count)] = rng.choice(HELD_OUT[split])
@@ -84,7 +84,7 @@ def _sample_looks(rng: random.Random, split: str, count: int) -> list[Look] | No
 
 
 def _place(rng: random.Random, look: Look, stamp: Image.Image) -> DrawnShape:
-    """Return a shape with this look and the stamp's size at a random place in the image."""
+    """Return a shape with this look and the stamp's size at a random position in the image."""
     x, y = (rng.randint(MARGIN, SIDE - MARGIN - length) for length in stamp.size)
     return DrawnShape(*look, (x, y, x + stamp.width, y + stamp.height))
 

@@ -93,7 +93,8 @@ def _draw_texture(
 ) -> None:
     """Draw diagonal stripes, a honeycomb of dots centred on a dot, or nothing for "solid".
 
-    step: distance between two stripes or dots, in pixels.
+    step: distance between two stripes or dots, in pixels of the drawing, which has twice the
+    resolution of the shape.
     """
     reach = range(-2 * middle // step, 2 * middle // step + 1)
     if texture == "striped":

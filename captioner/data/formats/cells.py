@@ -32,8 +32,8 @@ def split_caption(value: Any) -> list[Any]:
     """Return the captions in one value: the items of a list, or the value itself.
 
     A list may also be written as text, as pandas and `str` write it to CSV files: in JSON, or in
-    the notation of Python, NumPy or PostgreSQL. An object in a list is replaced by its value for
-    the key `raw`, `caption` or `text`.
+    the notation of Python, NumPy or PostgreSQL. An object, alone or in a list, is replaced by
+    its value for the key `raw`, `caption` or `text`.
     """
     if isinstance(value, str):
         value = _parse_list(value)

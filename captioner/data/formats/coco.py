@@ -26,7 +26,7 @@ _NAMES = (r"captions_{split}[0-9]*", r"{split}[0-9]*", r"(nocaps_)?{split}(_[0-9
 
 
 def recognise(path: Path) -> dict[str | None, Path]:
-    """Return the caption files by split; if there are several years, only the latest.
+    """Return the caption files by split; of several years, only the latest is used.
 
     The path is a file, or a directory with files in `annotations` or directly in it. A file
     whose name contains no split has the split None.
@@ -56,7 +56,7 @@ def _file_of(split: str, files: list[Path]) -> Path | None:
 
 
 def read(root: Path) -> ReadResult:
-    """Read the caption files of all splits; a file without any captions is left out."""
+    """Read the caption files of all splits; a note reports a test file without captions."""
     result = ReadResult()
     for split, path in recognise(root).items():
         _read_file(path, split, result)
@@ -68,7 +68,7 @@ def _read_file(path: Path, split: str | None, result: ReadResult) -> None:
     images = _objects(content, "images", path)
     if split == "test" and not content.get("annotations"):  # VizWiz publishes no test captions
         result.notes.append(
-            f"images left out of {path.name}, which has no captions: {len(images):,}"
+            f"images of {path.name} left out because the file has no captions: {len(images):,}"
         )
         return
     annotations = _objects(content, "annotations", path)
@@ -99,7 +99,7 @@ def caption_marks(annotation: dict[str, Any]) -> list[str]:
 def marks_note(source: Path, marks: Counter[str]) -> str:
     """Describe the captions that were left out because of their marks."""
     counts = " and ".join(f"{count:,} marked {mark}" for mark, count in sorted(marks.items()))
-    return f"captions left out of {source.name}: {counts}"
+    return f"captions of {source.name} left out: {counts}"
 
 
 def _add_captions(
@@ -108,9 +108,10 @@ def _add_captions(
     examples: dict[str, RawExample],
     result: ReadResult,
 ) -> set[str]:
-    """Add each annotation's caption to its image; report captions of unknown images.
+    """Add each annotation's caption to its image, unless it is marked.
 
-    Returns the images that have captions with marks.
+    Captions of unknown images, and captions with the id of an earlier one, are added to the
+    problems of `result`. Returns the ids, as `repr` writes them, of images with marked captions.
     """
     first_locations: dict[str, SourceLocation] = {}  # by caption id
     marks: Counter[str] = Counter()
@@ -160,7 +161,7 @@ def _drop_emptied(path: Path, marked: set[str], result: ReadResult) -> None:
         gone = set(map(id, emptied))
         result.examples = [example for example in result.examples if id(example) not in gone]
         result.notes.append(
-            f"images left out of {path.name} because all their captions are left out: "
+            f"images of {path.name} left out because all their captions are left out: "
             f"{len(emptied):,}"
         )
 

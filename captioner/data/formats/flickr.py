@@ -22,7 +22,7 @@ IMAGES_30K = ("flickr30k-images", "flickr30k_images", "images", "Images")
 
 
 def recognise_8k(root: Path) -> tuple[Path, Path] | None:
-    """Return the text and image directories, whether side by side or one inside the other."""
+    """Return the text directory and the image directory, which may be inside the text directory."""
     texts = (root / "Flickr8k_text", root)
     images = (root / "Flicker8k_Dataset", root / "Flickr8k_Dataset", root / "Images")
     text = next((path for path in texts if (path / "Flickr8k.token.txt").is_file()), None)
@@ -56,7 +56,9 @@ def read_8k(root: Path) -> ReadResult:
             example.split = listed[example.id][0] if example.id in listed else unlisted
         used = [example for example in result.examples if example.split]
         if unused := len(result.examples) - len(used):
-            result.notes.append(f"{unused} images of {source.name} are in no list and are not used")
+            result.notes.append(
+                f"images of {source.name} left out because they are in no list: {unused:,}"
+            )
         result.examples = used
     return result
 
@@ -87,7 +89,9 @@ def _token_rows(source: Path, images: Path, result: ReadResult) -> Iterator[RawE
         name, tab, caption = line.partition("\t")
         name = name.rpartition("#")[0] or name
         if re.search(r"#\d+\t", caption):
-            result.add_problem(location, "the line has two captions", "put each on its own line")
+            result.add_problem(
+                location, "the line has more than one caption", "put each on its own line"
+            )
         elif tab:
             yield RawExample(name, images, name, None, location, [(caption, location)])
         elif line.strip():

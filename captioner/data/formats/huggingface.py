@@ -7,7 +7,10 @@ from .tables import table_examples
 
 
 def recognise(root: Path) -> list[Path]:
-    """Return the metadata files of the directory and its split directories, preferring JSONL."""
+    """Return the metadata files of the directory and its split directories, preferring JSONL.
+
+    If there are none, those of the subdirectory `data` are returned.
+    """
     for base in (root, root / "data"):
         directories = [base, *sorted(p for p in base.glob("[!.]*") if parse_split(p.name))]
         tables = []
@@ -38,7 +41,7 @@ def _split_of_name(row: RawExample) -> str | None:
 
 
 def _unique_id(row: RawExample, root: Path) -> object:
-    """Prepend the directory to the id if it is a file name, since splits may reuse names."""
+    """Prepend the directory to an id that is a file name, since splits may reuse names."""
     directory = row.directory.relative_to(root).as_posix()
     id_is_name = row.id is row.name and isinstance(row.name, str) and directory != "."
     return f"{directory}/{row.name}" if id_is_name else row.id

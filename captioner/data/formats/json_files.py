@@ -17,7 +17,7 @@ BEGINNING = 2**16  # bytes that are read at each end to recognise a file, which 
 def json_kind(path: Path) -> str | None:
     """Return "rows", "coco" or "karpathy" from the keys in a JSON file; None if unknown.
 
-    coco: COCO's format with captions, or without annotations; None for object annotations.
+    coco: COCO's format, unless its annotations are not captions, for example boxes of objects.
 
     rows: a list of objects, alone or as `data` in an object (TextCaps), or an object that maps
     image names to captions or to objects with captions.
@@ -59,7 +59,10 @@ def json_rows(path: Path, result: ReadResult) -> Iterator[tuple[SourceLocation, 
     """
     rows = rows_of(read_json(path))
     if rows is None:
-        raise InputError(f"{path} contains no rows: expected a list of objects")
+        raise InputError(
+            f"{path} contains no rows; expected a list of objects, or an object that maps image "
+            "names to captions"
+        )
     for number, row in enumerate(rows, start=1):
         location = SourceLocation(path, number, "entry")
         if isinstance(row, dict):
@@ -81,7 +84,7 @@ def rows_of(content: Any) -> list[Any] | None:
 
 
 def _named_row(name: str, value: object) -> dict[str, Any]:
-    """Return the row of an entry of an object that maps image names to captions."""
+    """Build a row from an image name and its value in an object that maps names to captions."""
     return (
         {**value, "image": name} if isinstance(value, dict) else {"image": name, "caption": value}
     )

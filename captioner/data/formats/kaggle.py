@@ -14,6 +14,7 @@ from .reading import (
     first_line,
     read_lines,
     read_table,
+    width_fault,
 )
 from .tables import IMAGES, caption_columns, find_delimiter
 
@@ -24,10 +25,11 @@ _ROW_30K = re.compile(r"(?P<name>[^|]*)\| *\d+(?: *\| ?|  +)(?P<caption>.*)", re
 
 
 def recognise_8k(root: Path) -> Path | None:
-    """Return `captions.txt`, or `results.csv` with commas, if it is a table of images.
+    """Return the table of images: the path itself if it is a .txt file, or a file in the directory.
 
-    A file is such a table if its first line names the columns or begins with an image name, or if
-    it is `captions.txt` beside the directory `Images`.
+    The file is `captions.txt` or `results.csv`. It is such a table if its first line names the
+    columns or begins with an image name and a comma, or if it is `captions.txt` beside the
+    directory `Images`, but not if it has the header of Flickr30k's `results.csv`.
     """
     if root.is_file():
         return root if root.suffix == ".txt" and _is_table(root) else None
@@ -48,7 +50,7 @@ def _is_table(path: Path) -> bool:
 
 
 def read_8k(root: Path) -> ReadResult:
-    """Read `captions.txt`; the data set has no splits."""
+    """Read `captions.txt` or `results.csv`; the data set has no splits."""
     source = recognise_8k(root)
     assert source is not None
     result = ReadResult()
@@ -62,17 +64,16 @@ def read_8k(root: Path) -> ReadResult:
 def _rows_8k(source: Path, result: ReadResult) -> Iterator[RawExample]:
     """Yield the rows of a CSV file: image and caption, or the columns named in the header."""
     columns, image, caption = 2, 0, 1
-    table = read_table(source, find_delimiter(source), result)
-    for number, (location, row) in enumerate(table):
-        names = _column_names(row)
-        if number == 0 and set(names) & set(IMAGES) and caption_columns(names):
-            columns = len(names)
-            image = next(i for i, name in enumerate(names) if name in IMAGES)
-            caption = names.index(caption_columns(names)[0])
+    delimiter = find_delimiter(source)
+    for number, (location, row) in enumerate(read_table(source, delimiter, result)):
+        header = _column_names(row)
+        if number == 0 and set(header) & set(IMAGES) and caption_columns(header):
+            columns = len(header)
+            image = next(i for i, name in enumerate(header) if name in IMAGES)
+            caption = header.index(caption_columns(header)[0])
         elif len(row) != columns:
-            columns_named = " (image, caption)" if columns == 2 else ""
-            message = f"expected {columns} columns{columns_named}, found {len(row)}"
-            result.add_problem(location, message, "quote captions that contain commas")
+            names = " (image, caption)" if columns == 2 else ""
+            result.add_problem(location, *width_fault(row, columns, delimiter, names))
         else:
             name = row[image]
             captions = [(row[caption], location)]
@@ -84,7 +85,10 @@ def _column_names(row: list[str]) -> list[str]:
 
 
 def recognise_30k(root: Path) -> Path | None:
-    """Return `results.csv`, or a `captions.txt` with the same header; None if neither exists."""
+    """Return the path itself, or a file in the directory, if it has Flickr30k's header.
+
+    The file is `results.csv` or, with the same header, `captions.txt`. None if there is none.
+    """
     if root.is_file():
         return root if root.suffix in (".csv", ".txt") and _has_header(root) else None
     names = ("results.csv", "flickr30k_images/results.csv", "captions.txt")

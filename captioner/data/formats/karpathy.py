@@ -39,7 +39,8 @@ def read(path: Path) -> ReadResult:
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
         raise InputError(
-            f"{source} is not a Karpathy split: it has no list of objects named 'images'"
+            f"{source} is not a Karpathy split: it has no list of objects named 'images'; choose "
+            "another file"
         )
     directory = _image_directory(source, images)
     for number, image in enumerate(images, start=1):
@@ -49,7 +50,7 @@ def read(path: Path) -> ReadResult:
 
 
 def _parse_image(image: dict[str, Any], directory: Path, location: SourceLocation) -> RawExample:
-    """Convert one entry; `restval` (COCO validation images outside val and test) is train."""
+    """Convert one entry; `restval` (COCO validation images outside val and test) becomes train."""
     name, subdirectory = image.get("filename"), image.get("filepath")
     if is_safe_name(name) and isinstance(subdirectory, str):
         name = f"{subdirectory}/{name}"

@@ -40,7 +40,7 @@ def _find_list(text: Path, name: str) -> Path | None:
 
 
 def read(path: Path) -> ReadResult:
-    """Read the captions of one language; of several test sets, only that of 2016 is read.
+    """Read the captions of one language; of several test sets, only the one of 2016 is read.
 
     Raises InputError if there are several languages and the path is not a text file of one of them.
     """
@@ -56,7 +56,7 @@ def read(path: Path) -> ReadResult:
         match = _TEXT.fullmatch(text.name)
         assert match is not None
         if match["set"].startswith("test") and "201" in match["set"] and "2016" not in match["set"]:
-            result.notes.append(f"{text.name} is not read; the test split is that of 2016")
+            result.notes.append(f"{text.name} was not read; the test split is that of 2016")
         else:
             _read_text(text, match["set"], result)
     _merge(result)

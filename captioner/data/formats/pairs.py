@@ -1,4 +1,4 @@
-"""Directories of images, each with a text file of the same name beside it."""
+"""Images in directories, each with a text file of the same name beside it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ NOT_CAPTIONS = {"readme", "license", "licence"}  # text files about the data set
 
 
 def recognise(root: Path) -> bool:
-    """Return whether at least one image below `root` has a text file."""
+    """Return whether at least one image below `root` has a text file with one caption per line."""
     if not root.is_dir():
         return False
     images, texts = _find_files(root)
@@ -27,7 +27,7 @@ def recognise(root: Path) -> bool:
 
 
 def read(root: Path) -> ReadResult:
-    """Read one caption per line; a directory named after a split determines the split."""
+    """Read each image's text file; a directory named after a split determines the split."""
     result, (images, texts) = ReadResult(), _find_files(root)
     for path in images:
         name, files = path.relative_to(root).as_posix(), texts.get(_key(path), {})
@@ -39,7 +39,7 @@ def read(root: Path) -> ReadResult:
     for key in sorted(texts.keys() - set(map(_key, images))):
         text = preferred_text(texts[key])
         if text and text.suffix in LINES and text.stem.lower() not in NOT_CAPTIONS:
-            advice = "add the image, or remove the text"
+            advice = "add the image, or remove the text file"
             result.add_problem(SourceLocation(text), "no image has the same name", advice)
     result.notes += lines_notes(result.examples)
     return result

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ SPLIT_NAMES = {  # common name of a split: our name
     **dict.fromkeys(("test", "testing"), "test"),
 }
 ANNOTATIONS = ("annotations", "captions")  # directories that contain only caption files
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SAMPLE = 20  # number of image names that are looked for to find their directory
 
 
@@ -51,13 +52,25 @@ class Problem:
         return f"{self.location}: {self.message}; {self.advice}"
 
 
+@dataclass(frozen=True)
+class TextLabels:
+    """The relation of a text to its image: values by the name of the label, such as {"cmi": 0.5}.
+
+    A value may be missing; without values, the relation is unknown. source: where the text comes
+    from, such as "news".
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+
+
 @dataclass
 class RawExample:
     """An image as read from a caption file, before validation.
 
     name: the file name, relative to `directory`. split: None if the files do not define one.
     captions: pairs of a caption and its location. scope: ids are unique among the examples with the
-    same scope, for example a file.
+    same scope, for example a file. labels: one for each caption, or empty.
     """
 
     id: Any
@@ -67,6 +80,7 @@ class RawExample:
     location: SourceLocation
     captions: list[tuple[Any, SourceLocation]] = field(default_factory=list)
     scope: Hashable = None
+    labels: list[TextLabels] = field(default_factory=list)
 
 
 @dataclass
@@ -91,6 +105,7 @@ class ReadResult:
             first = merged.setdefault(repr((row.id, row.directory, row.name, row.split)), row)
             if first is not row:
                 first.captions += row.captions
+                first.labels += row.labels
         self.examples += merged.values()
 
 
@@ -134,7 +149,7 @@ def caption_problem(value: object) -> str | None:
 
 
 def parse_split(name: object) -> str | None:
-    """Return train, val or test for any of their common names, None for anything else."""
+    """Return train, val or test for a common name of that split, and None for anything else."""
     return SPLIT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
 
 
@@ -153,16 +168,18 @@ def find_image_directory(
 ) -> Path:
     """Return the directory that contains the images named in a caption file.
 
-    `search_images` finds it. If no image is found, the first preferred directory that exists is
-    returned. Raises InputError if there is none.
+    This is the directory found by `search_images`, otherwise the first preferred directory that
+    exists. If there is none, InputError is raised or, if no names are given, the directory of the
+    caption file is returned.
     """
     first = first_names(names)
     found = search_images(source, first, preferred)
     found = found or next((path for path in preferred if path.is_dir()), None)
     if found is None and first:
+        root = _search_root(source)
         raise InputError(
-            f"the images of {source} are missing: {first[0]} is neither in {source.parent} nor "
-            f"below it; copy them to {source.parent / 'images'}"
+            f"the images of {source} are missing: {first[0]} is neither in {root} nor below it; "
+            f"copy them to {root / 'images'}"
         )
     return found or source.parent
 
@@ -171,19 +188,24 @@ def search_images(source: Path, names: Sequence[str], preferred: Sequence[Path])
     """Return the directory that contains one of these images; None if there is none.
 
     The images are searched for in the preferred directories, in the directory of the caption file
-    `source`, and at most two levels below it, or below its parent if it is named `annotations`.
-    Other directories may belong to other data sets, which may use the same names.
+    `source`, and at most two levels below it, or below its parent if it is named `annotations` or
+    `captions`. Other directories may belong to other data sets, which may use the same names.
     """
-    beside = source.parent
-    above = beside.absolute().parent if beside.name in ANNOTATIONS else beside
-    for directory in (*preferred, beside, *directories(above, 2)) if names else ():
+    below = directories(_search_root(source), 2)
+    for directory in (*preferred, source.parent, *below) if names else ():
         if any(os.path.isfile(existing_spelling(directory / name)) for name in names):
             return directory
     return None
 
 
+def _search_root(source: Path) -> Path:
+    """Return the directory below which the images of a caption file are searched for."""
+    beside = source.parent
+    return beside.absolute().parent if beside.name in ANNOTATIONS else beside
+
+
 def first_names(names: Iterable[object]) -> list[str]:
-    """Return the first safe names, which are used to find the image directory."""
+    """Return the first SAMPLE safe names, which are used to find the image directory."""
     return [str(name) for name in islice(filter(is_safe_name, names), SAMPLE)]
 
 
@@ -231,7 +253,7 @@ def read_table(
             row, message = [], str(error).split(" - ")[0]  # the rest is advice for programmers
         last = min(reader.line_num, end)
         if contains_rows(row, delimiter, columns):
-            message = "a quote contains other rows"
+            message = "a quoted cell contains other rows"
         if message:
             if last > location.number:
                 message += f" (skipping lines {location.number} to {last})"
@@ -239,6 +261,19 @@ def read_table(
         elif "".join(row).strip():
             columns = columns or len(row)
             yield location, row
+
+
+def width_fault(
+    row: Sequence[str], columns: int, delimiter: str, names: str = ""
+) -> tuple[str, str]:
+    """Return what is wrong with a row that has too many or too few values, and what to do.
+
+    names: what the columns are, for the message.
+    """
+    advice = "add the missing values"
+    if len(row) > columns:
+        advice = f"quote captions that contain {DELIMITERS[delimiter]}"
+    return f"expected {columns} columns{names}, found {len(row)}", advice
 
 
 def read_json(path: Path) -> Any:
@@ -252,4 +287,4 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {error}; correct it") from error

@@ -12,6 +12,7 @@ from ..discovery import directories
 from .cells import split_caption
 from .json_files import beginning, json_kind, json_rows
 from .reading import (
+    DELIMITERS,
     SAMPLE,
     RawExample,
     ReadResult,
@@ -23,6 +24,7 @@ from .reading import (
     read_table,
     search_images,
     split_in_name,
+    width_fault,
 )
 
 IMAGES = (
@@ -33,14 +35,14 @@ CAPTIONS = (
     *("caption", "text", "sentence", "comment", "description", "title", "prompt"),
     *("raw", "annotations_caption", "caption_str", "reference_str"),
 )
-DELIMITERS = (",", ";", "\t", "|")
 MAX_COLUMNS = 5  # columns listed in a message; a file without a header has a caption there
 
 
 def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
-    """Return the file itself, or captions.jsonl or train.jsonl, val.jsonl, ... of a directory.
+    """Return the file itself, or captions.jsonl, or train.jsonl, val.jsonl ..., with their splits.
 
-    JSON files are returned as well if they contain a list of rows.
+    The files are in the directory or its subdirectory `annotations`. JSON files are returned as
+    well if they contain a list of rows. The split is None if the name of a file contains none.
     """
     return _find_tables(path, (".jsonl", ".ndjson", ".json"))
 
@@ -83,7 +85,7 @@ def _is_table(path: Path) -> bool:
 def _has_captions(path: Path) -> bool:
     """Return whether the beginning of a table names an image and a caption column.
 
-    Tables without captions, such as train_log.csv, may have a name that matches.
+    The name of a file is not enough: train_log.csv looks like a table of training captions.
     """
     if path.suffix.lower() in (".csv", ".tsv"):
         header = first_line(path).lower()
@@ -145,9 +147,13 @@ def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
     """Yield an example for each row; file names are relative to the table's directory."""
     for location, row in table_rows(path, result):
         image = next((name for name in IMAGES if name in row), None)
-        if image is None or not caption_columns(row):
-            message = "the image or the caption is missing"
-            result.add_problem(location, message, f"add {_needed_columns(IMAGES)}")
+        if image is None:
+            advice = f"add an image column ({', '.join(IMAGES)})"
+            result.add_problem(location, "the image is missing", advice)
+            continue
+        if not caption_columns(row):
+            advice = f"add {_needed_columns(())}"
+            result.add_problem(location, "the caption is missing", advice)
             continue
         captions = [(caption, location) for caption in row_captions(row)]
         name, image_id, split = image_name(row), row.get("image_id"), row.get("split")
@@ -199,9 +205,9 @@ def normalise_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def caption_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns with the first name in CAPTIONS that occurs.
+    """Return the caption columns: those with the first name in CAPTIONS that occurs.
 
-    A column may also have that name in the plural or with a number.
+    The name may also be in the plural or followed by a number, as in caption_2.
     """
     for known in CAPTIONS:
         if found := [name for name in names if re.fullmatch(rf"{known}s?(_?\d+)?", name)]:
@@ -258,8 +264,7 @@ def _csv_rows(
         if len(row) == len(header):
             yield location, dict(zip(names, row, strict=True))
         else:
-            message = f"expected {len(header)} columns, found {len(row)}"
-            result.add_problem(location, message, "quote captions that contain commas")
+            result.add_problem(location, *width_fault(row, len(header), delimiter))
 
 
 def find_delimiter(path: Path, images: Collection[str] = IMAGES) -> str:

@@ -33,7 +33,7 @@ def recognise(path: Path | Location) -> list[Path | Location]:
     """Return the tar files named by `path`.
 
     `path` is a tar file, a brace pattern, a text file that lists tar files, or a directory that
-    contains tar files, directly or in subdirectories. Symbolic links are included.
+    contains tar files, directly or in its immediate subdirectories. Symbolic links are included.
     """
     if isinstance(path, Location) or storage.is_pattern(path):
         return storage.expand(path)
@@ -72,7 +72,7 @@ def read(path: Path | Location) -> ReadResult:
             name = PurePosixPath(*tar.parts[prefix:]).with_suffix("").as_posix()
             _read_shard(tar, name, result)
         elif root is None:
-            raise InputError(f"{tar}, listed in {path}, is missing; add it, or list other files")
+            raise InputError(f"{tar}, named by {path}, is missing; add it, or name other files")
     return result
 
 
@@ -90,8 +90,9 @@ def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
     """
     index = storage.index(tar)
     for name in index.duplicates:
-        message = f"{tar.name} contains this name twice"
-        result.add_problem(_member_location(tar, name), message, "the first one is used")
+        message = f"{tar.name} contains this name more than once"
+        advice = "remove or rename all but one"
+        result.add_problem(_member_location(tar, name), message, advice)
     split, before = split_in_name(shard), len(result.examples)
     for key, files in _group_members(tar, index.members, result).items():
         text = preferred_text(files)
@@ -102,7 +103,7 @@ def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
                 example.captions = read_text(tar / text, storage.read(tar / text), result)
             result.examples.append(example)
         elif text:
-            advice = "add the image, or remove the text"
+            advice = "add the image, or remove the text file"
             result.add_problem(SourceLocation(tar / text), f"{key} has no image", advice)
     result.notes += lines_notes(result.examples[before:])
 
@@ -112,8 +113,8 @@ def _group_members(
 ) -> dict[str, dict[str, str]]:
     """Return the members' names by key and extension; report unsafe names as problems.
 
-    The key is the name up to the first dot. If no member with a key is then an image, the names
-    contain dots, as in a.v2.jpg and a.v2.txt, and the key is the name up to the last dot.
+    The key is the name up to the first dot. If none of a key's members is then an image, the names
+    are assumed to contain dots, as in a.v2.jpg, and the key is the name up to the last dot.
     """
     samples: dict[str, dict[str, str]] = {}
     for name in names:
@@ -133,8 +134,8 @@ def _group_members(
         grouped |= split or {key: files}
     if dotted:
         result.notes.append(
-            f"{dotted:,} names in {tar.name} contain dots before the extension and are read in "
-            "full; the webdataset package cuts them at the first dot"
+            f"names in {tar.name} with dots before the extension: {dotted:,}; they are used in "
+            "full, but the webdataset package truncates them at the first dot"
         )
     return grouped
 

@@ -25,15 +25,18 @@ _SCHEME = re.compile(r"(https?):/+")
 def open_file(path: Path) -> IO[bytes]:
     """Open a regular file for reading; raise InputError, without waiting, for anything else.
 
-    Opening a pipe that nothing writes to would block for ever.
+    Opening a pipe that nothing writes to would block forever.
     """
 
     def open_descriptor(name: str, flags: int) -> int:
         descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise InputError(f"{path} is not a regular file; save its content as a file")
-        return descriptor
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{path} is a directory; choose a file")
+        raise InputError(f"{path} is not a regular file; save its content as a file")
 
     return open(path, "rb", opener=open_descriptor)
 
@@ -45,14 +48,14 @@ def read_file(path: Path) -> bytes:
 
 
 class Archive(Protocol):
-    """A tar file, local or remote."""
+    """A tar file, local or remote, or a Parquet table."""
 
     def index(self) -> Index: ...
 
     def read(self, name: str) -> bytes: ...
 
     def version(self) -> Sequence[int | str | None]:
-        """Return values that together change whenever the tar file changes."""
+        """Return values that together change whenever the file changes."""
 
 
 def parse_location(text: str | Path | Location, directory: Path | None = None) -> Path | Location:
@@ -98,8 +101,7 @@ def expand(pattern: Path | Location) -> list[Path | Location]:
         from braceexpand import braceexpand
     except ImportError as error:
         raise InputError(
-            "patterns of tar files need braceexpand; install it with "
-            "pip install 'captioner[webdataset]'"
+            "patterns of tar files need braceexpand; run pip install 'captioner[webdataset]'"
         ) from error
     try:
         tars = [parse_location(name) for name in braceexpand(str(pattern))]
@@ -137,7 +139,7 @@ def exists(path: Path | Location) -> bool:
 
 
 def is_file(path: Path | Location) -> bool:
-    """Return whether the path names a file on disk or a member of a tar file."""
+    """Return whether the path names a file on disk, or a member of a tar file or table."""
     tar = container(path)
     if tar == path:
         return isinstance(path, Path) and os.path.isfile(path)
@@ -209,7 +211,7 @@ def shuffle_window(paths: Sequence[Path | Location]) -> int:
 
 
 def _archive(tar: Path | Location) -> Archive:
-    """Return the tar file; import the module for remote tar files only for a location."""
+    """Return the tar file or table; only the module that it needs is imported."""
     if isinstance(tar, Location):
         from .remote_tar import RemoteTar
 

@@ -71,7 +71,7 @@ class Download:
             return UnreachableError(f"{self} cannot be opened: {reason}; check the URL")
         return UnreachableError(
             f"{self} cannot be read beyond byte {self.position:,}: {reason}; check the server, or "
-            "upload the file again"
+            "upload the file to it again"
         )
 
     def _connect(self) -> HTTPResponse:

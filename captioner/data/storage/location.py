@@ -13,7 +13,7 @@ KEPT_BYTES = 512 * 2**20
 
 
 class UnreachableError(InputError):
-    """Raised if a server fails or a file on it has changed; the requested image may be valid."""
+    """Raised if a server fails or a file on it has changed; the image itself may be valid."""
 
 
 @total_ordering

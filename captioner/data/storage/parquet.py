@@ -48,23 +48,28 @@ def member_name(row: int) -> str:
 
 
 def open_table(file: Path) -> Any:
-    """Open a file as a pyarrow.parquet.ParquetFile; raise InputError if that is impossible."""
+    """Open a file as a pyarrow.parquet.ParquetFile; raise InputError if this fails."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise InputError(
-            f"{file}: Parquet tables need pyarrow; install it with pip install 'captioner[parquet]'"
+            f"{file}: Parquet tables need pyarrow; run pip install 'captioner[parquet]'"
         ) from error
     try:
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{file} is not a readable Parquet file: {reason}") from error
+        raise InputError(
+            f"{file} is not a readable Parquet file: {reason}; copy it again"
+        ) from error
 
 
 def image_column(file: Path) -> str | None:
-    """Return the column of encoded images: the first that has bytes, or objects with `bytes`."""
+    """Return the column of encoded images: the first that has bytes, or objects with `bytes`.
+
+    None if there is none. Raises InputError as `open_table` does.
+    """
     for column in open_table(file).schema_arrow:
         if _is_binary(column.type) or _is_object(column.type):
             return str(column.name)
@@ -112,6 +117,6 @@ def _read_group(file: Path, group: int) -> Any:
     """Return the encoded images of a row group as a pyarrow array."""
     column = image_column(file)
     if column is None:
-        raise InputError(f"{file} has no image column")
+        raise InputError(f"{file} has no image column; choose a table with encoded images")
     images = open_table(file).read_row_group(group, columns=[column])[column].combine_chunks()
     return images if _is_binary(images.type) else images.field("bytes")

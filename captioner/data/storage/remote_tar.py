@@ -1,7 +1,7 @@
 """Members of tar files on servers, streamed through webdataset.
 
 Each tar file is read once to index its members. After that, members are read forward. Members
-skipped on the way to another are cached in memory; reading one that has left the cache costs
+skipped on the way to another are cached in memory; reading one that has been evicted requires
 another download from the beginning. Members that are too large for an image are never read.
 """
 
@@ -148,7 +148,7 @@ class Reader:
         self._members = _members(self.stream, contents.index)
 
     def read(self, wanted: str) -> bytes:
-        """Return the member `wanted`; cache the first member with each name that precedes it."""
+        """Return the member `wanted`; cache it and all preceding members except duplicates."""
         members = _contents(self.tar).index.members
         wanted_number, _ = members[wanted]
         if wanted_number < self.next:
@@ -251,7 +251,7 @@ def _headers(stream: Stream) -> Iterator[tarfile.TarInfo]:
 
 
 def _members(stream: Stream, index: Index) -> Iterator[tuple[int, str, bytes]]:
-    """Yield the number, name and content of each member that is not too large, in order."""
+    """Yield the number, name and content of each indexed member that is not too large, in order."""
     wanted = {number for number, size in index.members.values() if size <= LARGEST}
     number = -1
 
@@ -288,7 +288,6 @@ def _tariterators() -> Any:
         from webdataset import tariterators
     except ImportError as error:
         raise InputError(
-            "tar files on servers need webdataset; install it with "
-            "pip install 'captioner[webdataset]'"
+            "tar files on servers need webdataset; run pip install 'captioner[webdataset]'"
         ) from error
     return tariterators

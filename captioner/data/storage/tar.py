@@ -12,10 +12,11 @@ from ...git_lfs import refuse_pointer_file
 
 
 class Index(NamedTuple):
-    """The regular files of a tar file.
+    """The regular files of a tar file, or the images of a Parquet table.
 
-    members: offset and size in bytes by name, in the tar file's order; on servers, the member's
-    number replaces the offset. duplicates: repeated names; only the first member is used.
+    members: offset and size in bytes by name, in the file's order; the offset is replaced by the
+    member's number in a tar file on a server, and by the number of the row in a Parquet table.
+    duplicates: repeated names; only the first member is used.
     """
 
     members: dict[str, tuple[int, int]]

@@ -17,7 +17,7 @@ NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}
 
 
 def additive_energies(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """Compute weight . tanh((key + query) / 2) plus a constant, which the softmax ignores.
+    """Compute weight . tanh((key + query) / 2) plus a constant, which the softmax cancels.
 
     queries (B, K, A), keys (B, P, A), weight (A,), all float32 -> (B, K, P). See Xu et al. 2015,
     section 3.1.2, after Bahdanau et al. 2015. The argument is halved because

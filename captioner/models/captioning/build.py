@@ -35,7 +35,8 @@ class CompiledSteps(nn.Module):
 
     Everything else is delegated to the original model, including its weights and state dict. The
     first batch of each shape takes a few seconds longer. torch.compile requires a C++ compiler on a
-    CPU and Triton on a GPU; if the required tool is missing, the first step raises InputError.
+    CPU and Triton on a GPU; if the required tool is missing or does not support the GPU, the first
+    step raises InputError.
     """
 
     def __init__(self, model: CaptionModel) -> None:

@@ -32,7 +32,7 @@ class SoftTargets(NamedTuple):
     """The teacher's most likely tokens for each word of one image's captions.
 
     tokens (C, T, L) int32: the tokens, most likely first. probs (C, T, L) float16: their
-    probabilities, normalised to sum to 1. Together they take 120 bytes per word.
+    probabilities, normalised to sum to 1. With L = TOP_TOKENS, they take 120 bytes per word.
     """
 
     tokens: Tensor
@@ -51,9 +51,9 @@ def compute_soft_targets(
 ) -> list[SoftTargets]:
     """Compute the teacher's soft targets for each image's captions; called once before training.
 
-    captions: token ids, as returned by `encode_captions`. workers: number of threads that prefetch
-    images. batch_size: number of images per batch. The batches are the same on every call, so that
-    a resumed run gets bit-identical soft targets.
+    captions: token ids of each image's captions, as returned by `encode_captions`. workers: number
+    of threads that prefetch images. batch_size: number of images per batch. top_tokens: L. The
+    batches are the same on every call, so that a resumed run gets bit-identical soft targets.
     """
     device = device_of(teacher)
     batches = epoch_order(captions, batch_size, 0, 0, groups=images.groups, window=images.window)

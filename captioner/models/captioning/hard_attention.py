@@ -69,10 +69,10 @@ class LocationSampler:
         on. baseline (): expected log-probability of a word. Loss and entropy are sums over the
         batch; the statistics (2,) are meant for `update_baseline`.
 
-        Equation 11 with lower variance: the reward of a position sums the log-probabilities of its
-        own word and all later words, each minus the baseline, because the position cannot have
-        influenced earlier words. The reward is multiplied by the caption's weight. The reward term
-        has the value 0 and contributes only a gradient, because its value does not measure the
+        This is equation 11 with lower variance: the reward of a position sums the log-probabilities
+        of its own word and all later words, each minus the baseline, because the position cannot
+        have influenced earlier words. The reward is multiplied by the caption's weight. The reward
+        term has the value 0 and contributes only a gradient, because its value does not measure the
         model's quality.
         """
         captions = self.real.shape[2]

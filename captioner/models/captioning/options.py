@@ -15,7 +15,9 @@ class ModelOptions(Options):
     hidden_size: int = option(512, "size of the LSTM's hidden state")
     annotation_size: int = option(512, "channels of the projected feature map; 0: no projection")
     attention_size: int = option(256, "size of the attention's hidden layer")
-    dropout: float = option(0.3, "dropout rate of embeddings, annotations and output-layer input")
+    dropout: float = option(
+        0.3, "dropout rate of embeddings, annotations, hidden states and outputs"
+    )
     label_smoothing: float = option(0.1, "target probability spread over the vocabulary")
     coverage_weight: float = option(0.01, "weight of the doubly stochastic attention loss")
 

@@ -33,7 +33,7 @@ class NoEncoder(nn.Module):
 
 
 class UnscoredEmbedding(TiedEmbedding):
-    """Embeddings for a model that only reads words; computing scores would double the time."""
+    """Embeddings without scores of the next word, whose computation would double the time."""
 
     def scores(self, output: Tensor) -> Tensor:
         return output.new_empty(len(output), 0)
@@ -43,8 +43,8 @@ class UnscoredEmbedding(TiedEmbedding):
 class SentenceState:
     """Represents a sentence by a captioning LSTM's hidden state after its last word.
 
-    The states are scaled to norm 1. The LSTM also needs an image. It gets a feature map with a
-    single position: the mean over the captioner's training images if the model stores it (in
+    The states are scaled to norm 1. The LSTM also needs an image; its feature map has a single
+    position: the mean over the captioner's training images if the model stores it (in
     `Standardize`), otherwise zeros, which represent the absence of all features, because encoders
     end in a ReLU. Sentences are read as in training: the start token, then at most MAX_WORDS words,
     with `<unk>` for each unknown word. Use `sentence_state` or `build_sentence_state` to create a
@@ -98,7 +98,7 @@ class SentenceState:
         return hidden
 
     def _image(self) -> Tensor:
-        """Return the feature map (1, D, 1, 1) that all sentences are read with.
+        """Return the feature map (1, D, 1, 1) that is used for all sentences.
 
         It is the mean over the training images, or zeros if the model does not store the mean.
         """

@@ -17,7 +17,7 @@ from ...decoding.hypothesis import Memory, State
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..deferred_grad import Product, deferred_matmul
-from ..layers import Dropout, lstm_cell, on_padded_rows
+from ..layers import Dropout, in_blocks, lstm_cell, on_padded_rows
 from ..losses import Loss, attention_coverage
 from .attention import additive_energies
 from .embedding import TiedEmbedding, scale_embeddings
@@ -33,7 +33,8 @@ class LoopInvariants:
 
     keys (B, P, A): attention keys. read_hidden: function from the hidden state (B, K, H) to query,
     gate and LSTM gates, concatenated. attend: function from attention (B, K, P) to context
-    (B, K, D). read_context: function from the gated context to LSTM gates and output, concatenated.
+    (B, K, D), where D is the annotation size if the feature map is projected. read_context:
+    function from the gated context to LSTM gates and output, concatenated.
     """
 
     keys: Tensor
@@ -95,13 +96,13 @@ class ShowAttendAndTell(nn.Module):
     def _start(self, features: Tensor) -> tuple[Memory, State]:
         values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
         if self.options.annotation_size:  # adapts an encoder trained for another task
-            values = self.dropout(torch.relu(self.annotate(values)))
+            values = self.dropout(torch.relu(in_blocks(self.annotate, values)))
         mean = values.mean((1, 2))
         state = {
-            "hidden": torch.tanh(self.initial_hidden(mean)),
-            "cell": torch.tanh(self.initial_cell(mean)).float(),
+            "hidden": torch.tanh(on_padded_rows(self.initial_hidden, mean)),
+            "cell": torch.tanh(on_padded_rows(self.initial_cell, mean)).float(),
         }
-        keys = self.key(values).float().mul_(2)  # additive_energies halves its arguments
+        keys = in_blocks(self.key, values).float().mul_(2)  # additive_energies halves its arguments
         # Convert the map to the dtype of the products once; autocast would do so at every step.
         return {"keys": keys, "values": values.to(state["hidden"].dtype)}, state
 

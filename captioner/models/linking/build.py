@@ -2,7 +2,8 @@
 
 from .joint import JointEmbedding
 from .linear import LinearMap
+from .mcnn import MultimodalCNN
 from .regression import TextRegression
 from .spatial import SpatialEmbedding
 
-LinkingModel = LinearMap | JointEmbedding | TextRegression | SpatialEmbedding
+LinkingModel = LinearMap | JointEmbedding | TextRegression | SpatialEmbedding | MultimodalCNN

@@ -36,7 +36,7 @@ def fit_cca(
     """Fit affine maps of images and texts so that their outputs are maximally correlated.
 
     images (I, X) and texts (N, Y) must have the same floating dtype; texts may also be an iterable
-    over blocks of its rows, which is read once. image_of_text (N,): index of each text's image.
+    over blocks of rows, which is read once. image_of_text (N,): index of each text's image.
     Every text forms one pair with its image; images without texts are ignored. ridge: value added
     to the diagonal of each covariance, as a multiple of the diagonal's mean. power: exponent of the
     canonical correlations by which the output dimensions are scaled on both sides (Gong et al.
@@ -48,8 +48,9 @@ def fit_cca(
     from the singular vectors of the cross-covariance of images and texts, after both have been
     whitened with their Cholesky factors.
 
-    Raises InputError if the shapes do not match, if a value is not finite, if `dimensions` exceeds
-    X or Y, or if a covariance is singular despite the ridge.
+    Raises InputError if there are no texts, if the shapes do not match, if an index is out of
+    range, if a value is not finite, if `dimensions` is below 1 or exceeds X or Y, or if a
+    covariance is singular despite the ridge.
     """
     _check(images, image_of_text)
     # Summing the texts of each image yields the moments of all N pairs from only I rows.
@@ -136,10 +137,10 @@ def _shape_error(
     images: Tensor, texts: tuple[int, ...] | None, image_of_text: Tensor
 ) -> InputError:
     """Return the error for mismatched shapes; `texts` is the shape of the texts, if known."""
-    found = [images.shape, *([] if texts is None else [texts]), image_of_text.shape]
+    found = {"images": tuple(images.shape), "texts": texts, "image_of_text": image_of_text.shape}
     return InputError(
-        "images must be (I, X), texts (N, Y) and image_of_text (N,), got "
-        + " and ".join(str(tuple(shape)) for shape in found)
+        "images must have shape (I, X), texts (N, Y) and image_of_text (N,), got "
+        + ", ".join(f"{name} {tuple(shape)}" for name, shape in found.items() if shape is not None)
     )
 
 

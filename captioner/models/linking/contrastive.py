@@ -1,7 +1,7 @@
 """Contrastive losses of the image-text pairs of a batch, computed from their score matrix.
 
-An image's own texts are never its negatives. The mask of own texts may include texts of other
-images that are equal to one of its texts.
+An image's own texts are never used as its negatives. The mask of own texts may also include texts
+of other images if they are equal to one of the image's texts.
 
 Shapes: B images, N texts; an image has one or more texts.
 """
@@ -27,10 +27,10 @@ def own_texts(image_of_text: Tensor, images: int) -> Tensor:
 def info_nce(scores: Tensor, image_of_text: Tensor, own: Tensor | None = None) -> Tensor:
     """Return the InfoNCE loss: half the sum of the cross-entropies (nats) in both directions.
 
-    scores (B, N): cosines divided by the temperature. For each text, one cross-entropy classifies
-    its image among itself and the negative images, and the other classifies the text among itself
-    and the negative texts (van den Oord et al. 2018; Radford et al. 2021, figure 3). own (B, N):
-    mask of each image's own texts; None selects `own_texts`.
+    scores (B, N): cosines divided by the temperature. For each text, one cross-entropy is over its
+    image and the negative images, the other over the text and the negative texts of its image (van
+    den Oord et al. 2018; Radford et al. 2021, figure 3). own (B, N): mask of each image's own
+    texts; None selects `own_texts`.
     """
     own = own_texts(image_of_text, len(scores)) if own is None else own
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
@@ -59,18 +59,19 @@ def sum_of_hinges(
 
 
 def random_hinges(right: Tensor, wrong: Tensor, margin: float) -> Tensor:
-    """Return the hinge losses of pairs and one wrong pair each, summed.
+    """Return the sum of the hinge losses of positive pairs, each against one negative pair.
 
-    right (N,): scores of texts with their images. wrong (N,): scores of these images with a text of
+    right (N,): scores of the positive pairs. wrong (N,): scores of the same images with a text of
     another image.
     """
     return (margin - right + wrong).clamp_min(0).sum()
 
 
 def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Tensor) -> Tensor:
-    """Return a hinge loss as a multiple of its value for equal scores, detached; 1: collapsed.
+    """Return the ratio, detached, of a hinge loss to its value for equal scores; 1: collapsed.
 
-    hinges: the loss as a function of scores (B, N). value: hinges(scores). NaN if the margin is 0.
+    hinges: the loss as a function of scores (B, N). value: the result of hinges(scores). The ratio
+    is infinite or NaN if the margin is 0, and NaN if there are no negative pairs.
     """
     with torch.no_grad():
         return value.detach() / hinges(torch.zeros_like(scores))
@@ -79,7 +80,7 @@ def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Ten
 def hardest_hinges(
     scores: Tensor, image_of_text: Tensor, margin: float, own: Tensor | None = None
 ) -> Tensor:
-    """Return the sum of the hinge losses of each pair's hardest negative image and text.
+    """Return the summed hinge losses of all pairs against their hardest negative image and text.
 
     scores (B, N): cosines. See Faghri et al. 2018 (VSE++), equation 6. own: as in `info_nce`.
     """
@@ -90,3 +91,18 @@ def hardest_hinges(
     hardest_text = wrong.amax(1)[image_of_text]  # (N,)
     hinges = [(margin - right + hardest).clamp_min(0) for hardest in (hardest_image, hardest_text)]
     return torch.stack(hinges).sum()
+
+
+def shifted_hinges(scores: Tensor, others: Tensor, own: Tensor, margin: float) -> Tensor:
+    """Return the mean hinge loss of negatives that serve a text and an image each.
+
+    scores (1 + K, N): those of texts with their images, followed by those of each text n with the
+    image of another text m. others (K, N): the m. own (K, N): True where text n is also one of that
+    image's own, which is not a negative. The pair is compared with text n and its image, and with
+    text m and its image. Without any negatives, the loss is 0.
+    """
+    right, wrong = scores[0], scores[1:]
+    for_texts = (margin - right + wrong).clamp_min(0)
+    for_images = (margin - right[others] + wrong).clamp_min(0)
+    total = (for_texts + for_images).masked_fill(own, 0).sum()
+    return total / (2 * (~own).sum()).clamp_min(1)

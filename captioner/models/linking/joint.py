@@ -39,9 +39,10 @@ class JointBatch:
 
     images: pixels (B, 3, S, S) if `are_features` is false, otherwise features as in
     `JointEmbedding.encode_images`. texts: N texts. image_of_text (N,): index of each text's image.
-    ids: one id per image, for error messages. warm: whether the warm-up epochs are over, after
-    which the loss "hardest" uses only the hardest negatives. wrong_texts: for each text, a text of
-    another image; only for the loss random-negative. own (B, N): as in `contrastive.info_nce`.
+    ids: one id per image, for error messages. warm: whether the warm-up epochs are over; the loss
+    "hardest" then uses only the hardest negatives. wrong_texts: a negative for each text, that is,
+    a text of another image; only for the loss "random-negative". own (B, N): as in
+    `contrastive.info_nce`.
     """
 
     images: Tensor
@@ -75,9 +76,10 @@ class JointBatch:
 class JointEmbedding(nn.Module):
     """Embeds images with a linear layer, and sentences with a GRU's state after the last word.
 
-    The model follows Frome et al. 2013 and Kiros et al. 2014; its losses are those of
-    `contrastive`. dimensions: E. The score of a pair is the product of its embeddings, whose norm
-    is 1 unless the similarity is dot.
+    The state is joined with the sentence vectors and the scaled sum of the word embeddings, if the
+    model has them, and mapped by the text layer, if it has one. The model follows Frome et al. 2013
+    and Kiros et al. 2014; its losses are those of `contrastive`. The score of a pair is the dot
+    product of its embeddings, whose norm is 1 unless the similarity is "dot". dimensions: E.
     """
 
     def __init__(
@@ -90,8 +92,9 @@ class JointEmbedding(nn.Module):
     ) -> None:
         """Create the layers.
 
-        image_size: X, before the features are divided into a grid. vector_size: Y, or 0 if there
-        are no sentence vectors.
+        image_size: number of channels of the encoder, or size of given image vectors. vector_size:
+        Y, or 0 without sentence vectors. encoder: None if image vectors are given. Raises
+        InputError if there are sentence vectors but no text layer.
         """
         super().__init__()
         self.options = options
@@ -117,14 +120,14 @@ class JointEmbedding(nn.Module):
 
     @property
     def features(self) -> str:
-        """The kind of stored features that images are encoded from: "maps" or "pooled"."""
+        """The kind of stored features from which images are encoded: "maps" or "pooled"."""
         return "pooled" if self.options.image_grid == 1 else "maps"
 
     def encode_images(self, features: Tensor) -> Tensor:
         """Map the features of images to embeddings (B, E).
 
-        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X); a
-        grid needs maps or vectors.
+        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X).
+        Pooled features are accepted only if `image_grid` is 1.
         """
         options = self.options
         scaled, grid = options.image_scaling == "sqrt", options.image_grid
@@ -133,10 +136,11 @@ class JointEmbedding(nn.Module):
         return self._scaled(vectors.tanh() if options.image_activation == "tanh" else vectors)
 
     def encode_texts(self, texts: Texts) -> Tensor:
-        """Map N texts, which may contain no words, to embeddings (N, E)."""
+        """Map N texts to embeddings (N, E); texts without words are accepted."""
         assert texts.tokens is not None
         lengths = (texts.tokens != PAD).sum(1).clamp_min(1)  # (N,)
-        words = self.words(self._drop_words(texts.tokens))  # (N, T, W); padding is 0
+        rate = self.options.word_dropout if self.training else 0.0
+        words = self.words(drop_words(texts.tokens, rate))  # (N, T, W); padding is 0
         # Without the steps of padding, which would double the time.
         packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, (state,) = self.gru(packed)  # (1, N, H), after each text's last word
@@ -146,20 +150,8 @@ class JointEmbedding(nn.Module):
         joined = F.dropout(torch.cat(parts, 1), self.options.dropout, self.training)
         return self._scaled(self.text(joined))
 
-    def _drop_words(self, tokens: Tensor) -> Tensor:
-        """Return tokens (N, T) in which, during training, random words are replaced by padding.
-
-        Their share is uniform between 0 and twice the rate, drawn for each text, so that texts of
-        a few words occur, too, as in queries.
-        """
-        rate = self.options.word_dropout
-        if not self.training or rate == 0:
-            return tokens
-        shares = 2 * rate * torch.rand((len(tokens), 1), device=tokens.device)
-        return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < shares, PAD)
-
     def _scaled(self, rows: Tensor) -> Tensor:
-        """Return embeddings in float32, of norm 1 if pairs are scored by cosines."""
+        """Return embeddings in float32, scaled to norm 1 if the similarity is "cosine"."""
         cosine = self.options.similarity == "cosine"
         return F.normalize(rows.float(), dim=-1) if cosine else rows.float()
 
@@ -179,7 +171,7 @@ class JointEmbedding(nn.Module):
     forward = loss
 
     def _random_negative_loss(self, batch: JointBatch, images: Tensor, texts: Tensor) -> Loss:
-        """Return the hinge loss per text, against one text of another image each."""
+        """Return the mean hinge loss over the texts, each against a text of another image."""
         assert batch.wrong_texts is not None
         images = images[batch.image_of_text]  # (N, E)
         right = (images * texts).sum(1)
@@ -202,3 +194,15 @@ class JointEmbedding(nn.Module):
         )
         value = hinges(scores)
         return Loss(value / count, count, {RELATIVE: relative_loss(hinges, scores, value)})
+
+
+def drop_words(tokens: Tensor, rate: float) -> Tensor:
+    """Return tokens (N, T) in which random words are replaced by padding.
+
+    Their share is uniform between 0 and twice the rate, drawn for each text, so that texts of a few
+    words occur, too, as in queries.
+    """
+    if rate == 0:
+        return tokens
+    shares = 2 * rate * torch.rand((len(tokens), 1), device=tokens.device)
+    return tokens.masked_fill(torch.rand(tokens.shape, device=tokens.device) < shares, PAD)

@@ -134,9 +134,10 @@ def image_vectors(features: Tensor, *, scaled: bool = True, grid: int = 1) -> Te
 
     Features of an encoder are averaged over positions; if `scaled`, the square roots of the means
     are scaled to norm 1, so that a few strong channels do not dominate the vector. features: as in
-    `LinearMap.encode_images`. grid: maps are averaged in each cell of a grid with this number of
-    rows and columns, and the means are concatenated, so that X is larger by its square. Raises
-    InputError for any other number of dimensions.
+    `LinearMap.encode_images`. grid: number of rows and columns of a grid; feature maps are averaged
+    in each of its cells, and the means are concatenated, so that X is grid**2 times the number of
+    channels. Raises InputError for features with any other number of dimensions, and for pooled
+    features if `grid` is not 1.
     """
     if features.ndim == 2:
         return features.float()
@@ -145,7 +146,8 @@ def image_vectors(features: Tensor, *, scaled: bool = True, grid: int = 1) -> Te
     elif features.ndim == 3 and grid == 1:
         mean = features[:, 0].float()
     else:
-        raise InputError(f"image features must have 2, 3 or 4 dimensions, got {features.ndim}")
+        allowed = "2, 3 or 4 dimensions" if grid == 1 else "2 or 4 dimensions for an image_grid"
+        raise InputError(f"image features must have {allowed}, got {features.ndim}")
     if not scaled:
         return mean
     # Clamped, as the gradient of the square root at 0 would be NaN for a trained encoder.

@@ -43,8 +43,8 @@ class JointOptions(Options):
     hidden_size: int = option(128, "size of the GRU's hidden state")
     loss: str = option(
         "infonce",
-        "infonce, hinges (over all negative pairs), hardest (over the hardest negatives) or "
-        "random-negative (the hinge of one random text)",
+        "infonce, hinges (all negative pairs), hardest (only the hardest negatives) or "
+        "random-negative (one random negative text per pair)",
         choices=LOSSES,
     )
     temperature: float = option(0.07, "infonce: initial temperature")
@@ -53,26 +53,26 @@ class JointOptions(Options):
     )
     similarity: str = option(
         "cosine",
-        "score of a pair: cosine, or dot (product of embeddings of any norm)",
+        "score of a pair: cosine, or dot (dot product of embeddings that are not normalised)",
         choices=SIMILARITIES,
     )
     image_scaling: str = option(
         "sqrt",
-        "scaling of pooled features: sqrt (signed square roots of norm 1) or none",
+        "scaling of pooled features: sqrt (signed square roots, scaled to norm 1) or none",
         choices=SCALINGS,
     )
     image_grid: int = option(
-        1, "rows and columns of the grid in which features are averaged, to keep positions"
+        1, "number of rows and columns of the grid in whose cells features are averaged"
     )
     image_activation: str = option(
-        "none", "activation after the linear layer of images", choices=ACTIVATIONS
+        "none", "activation after the linear image layer", choices=ACTIVATIONS
     )
-    word_sum: bool = option(True, "read the sum of the word embeddings beside the GRU's state")
-    text_layer: bool = option(True, "map the GRU's state linearly instead of using it as embedding")
+    word_sum: bool = option(True, "append the sum of the word embeddings to the GRU's state")
+    text_layer: bool = option(True, "linear layer that maps the GRU's state to the embedding")
     warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all negative pairs")
-    dropout: float = option(0.3, "dropout rate of image vectors and sentence vectors")
+    dropout: float = option(0.3, "dropout rate of image vectors and of the text layer's input")
     word_dropout: float = option(
-        0.3, "mean share of words left out of a text in training, at most 0.5"
+        0.3, "mean fraction of words dropped from a text in training, at most 0.5"
     )
 
     def __post_init__(self) -> None:
@@ -101,14 +101,14 @@ class RegressionOptions(Options):
 
     loss: str = option(
         "ranking",
-        "ranking (hinges over all negative pairs), contrastive (InfoNCE) or bce (cross-entropy of "
-        "sigmoids with text vectors scaled to 0 to 1)",
+        "ranking (hinges of all negative pairs), contrastive (InfoNCE) or bce (binary "
+        "cross-entropy with text vectors scaled to [0, 1] as targets)",
         choices=REGRESSION_LOSSES,
     )
-    hidden_size: int = option(0, "size of a hidden layer; 0: none")
+    hidden_size: int = option(0, "size of the hidden layer; 0: no hidden layer")
     margin: float = option(0.2, "ranking: cosine margin between positive and negative pairs")
     temperature: float = option(0.05, "contrastive: initial temperature")
-    dropout: float = option(0.0, "dropout rate of image vectors and the hidden layer")
+    dropout: float = option(0.0, "dropout rate of image vectors and of the hidden layer")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,14 +119,17 @@ class RegressionOptions(Options):
 
 @dataclass(frozen=True)
 class SpatialOptions(Options):
-    """Blocks and head of the spatial embedding."""
+    """Blocks, head, gain and dropout of the spatial embedding."""
 
-    blocks: int = option(5, "number of embeddings of each region")
+    blocks: int = option(5, "number of blocks, each with an embedding of every region")
     head_size: int = option(8, "number of hidden units that combine the cosines of the blocks")
-    gain: float = option(10.0, "initial factor of the cosines")
+    gain: float = option(10.0, "initial value of the learned factor of the cosines")
+    max_share: float = option(
+        0.5, "initial share of a map's maximum in the score; its mean has the rest"
+    )
     dropout: float = option(0.0, "dropout rate of the channels of feature maps")
     cell_dropout: float = option(
-        0.5, "share of cells that are hidden in training, so that maps cover whole objects"
+        0.9, "fraction of cells dropped in training, so that maps cover whole objects"
     )
 
     def __post_init__(self) -> None:
@@ -134,3 +137,44 @@ class SpatialOptions(Options):
         check_at_least(self, 1, "blocks", "head_size")
         check_at_least(self, 0.1, "gain")
         check_share(self, "dropout", "cell_dropout")
+        if not 0 < self.max_share < 1:
+            raise InputError(f"max_share must be above 0 and below 1, got {self.max_share}")
+
+
+LEVELS = ("word", "phrase", "long-phrase", "sentence")
+
+
+@dataclass(frozen=True)
+class McnnOptions(Options):
+    """Level, sizes, loss and regularisation of the multimodal CNN."""
+
+    level: str = option(
+        "sentence",
+        "layer that reads the image: word, phrase or long-phrase (the first, second or third "
+        "convolution), or sentence (the hidden layer after them)",
+        choices=LEVELS,
+    )
+    word_size: int = option(100, "size of word embeddings")
+    image_dimensions: int = option(256, "number of dimensions of the image vector")
+    maps: int = option(200, "number of maps of each convolution")
+    hidden_size: int = option(400, "size of the hidden layer")
+    image_grid: int = option(
+        1, "rows and columns of the grid in which features are averaged, to keep positions"
+    )
+    margin: float = option(0.5, "margin between the scores of positive and negative pairs")
+    negatives: int = option(
+        20, "maximum number of negative images of a text, and of negative texts of its image"
+    )
+    dropout: float = option(0.2, "dropout rate of the inputs of all layers")
+    word_dropout: float = option(
+        0.1, "mean share of words left out of a text in training, at most 0.5"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = ("word_size", "image_dimensions", "maps", "hidden_size", "image_grid")
+        check_at_least(self, 1, *sizes, "negatives")
+        check_at_least(self, 0, "margin")
+        check_share(self, "dropout")
+        if not 0 <= self.word_dropout <= 0.5:
+            raise InputError(f"word_dropout must be from 0 to 0.5, got {self.word_dropout}")

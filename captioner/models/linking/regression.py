@@ -1,7 +1,7 @@
-"""Regression of text vectors from images: the vectors of texts are fixed, an image network learns.
+"""Regression of text vectors from images: the text vectors are fixed, and an image network learns.
 
-Gomez et al. 2018 (Learning to learn from web data through deep semantic embeddings). Shapes: B
-images, N texts, W words, X image dimensions, Y text dimensions, which are those of the space.
+See Gomez et al. 2018 (Learning to learn from web data through deep semantic embeddings). Shapes: B
+images, N texts, X image dimensions, Y dimensions of the text vectors and of the shared space.
 """
 
 import math
@@ -26,9 +26,9 @@ MAX_SCALE = 100.0  # of cosines in InfoNCE, as in CLIP: a temperature of at leas
 class RegressionBatch:
     """Images with the vectors of their texts.
 
-    images: pixels (B, 3, S, S) if `are_features` is false, else as in
-    `TextRegression.encode_images`. vectors (N, Y): those of the texts. image_of_text (N,): index of
-    each text's image. ids: one id per image, for error messages.
+    images: pixels (B, 3, S, S) if `are_features` is false, otherwise features as in
+    `TextRegression.encode_images`. vectors (N, Y): vectors of the texts. image_of_text (N,): index
+    of each text's image. ids: one id per image, for error messages.
     """
 
     images: Tensor
@@ -55,9 +55,9 @@ class RegressionBatch:
 
 
 class TextRegression(nn.Module):
-    """Maps image features by one or two layers into the space of fixed text vectors.
+    """Maps image features into the space of fixed text vectors with one or two layers.
 
-    An image and a text are scored by the cosine of their embeddings. dimensions: Y.
+    The score of an image and a text is the cosine of their embeddings. dimensions: Y.
     """
 
     features = "pooled"  # kind of stored features that images are encoded from
@@ -69,7 +69,7 @@ class TextRegression(nn.Module):
         options: RegressionOptions,
         encoder: Encoder | None = None,
     ) -> None:
-        """image_size: X. text_size: Y."""
+        """Create the layers. image_size: X. text_size: Y. encoder: None for given image vectors."""
         super().__init__()
         self.options = options
         self.encoder = encoder
@@ -87,7 +87,7 @@ class TextRegression(nn.Module):
         """Map the features of images to embeddings (B, Y) of norm 1.
 
         features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X). With
-        the loss bce, an embedding consists of shares between 0 and 1 before it is normalised.
+        the loss "bce", a sigmoid is applied before the embeddings are normalised.
         """
         regressed = self.regress(features)
         if self.options.loss == "bce":
@@ -95,7 +95,7 @@ class TextRegression(nn.Module):
         return F.normalize(regressed, dim=-1)
 
     def regress(self, features: Tensor) -> Tensor:
-        """Return the output (B, Y) of the last layer; features are as in `encode_images`."""
+        """Return the output (B, Y) of the last layer for features as in `encode_images`."""
         rate = self.options.dropout
         values: Tensor = self.image(F.dropout(image_vectors(features), rate, self.training))
         if self.output is not None:
@@ -103,10 +103,10 @@ class TextRegression(nn.Module):
         return values
 
     def encode_texts(self, texts: Tensor | Texts) -> Tensor:
-        """Return the vectors of texts as embeddings (N, Y) of norm 1.
+        """Return the vectors of texts, scaled to norm 1, as embeddings (N, Y).
 
-        texts: text vectors (N, Y). With the loss bce they are scaled to [0, 1] before, as in
-        training.
+        texts: text vectors (N, Y), or `Texts` that contain them. With the loss "bce", `min_max` is
+        applied first, as to the targets in training.
         """
         vectors = texts.vectors if isinstance(texts, Texts) else texts
         assert vectors is not None
@@ -115,7 +115,7 @@ class TextRegression(nn.Module):
         return F.normalize(vectors, dim=-1)
 
     def loss(self, batch: RegressionBatch) -> Loss:
-        """Return the loss per text; its `count` is the number of texts."""
+        """Return the mean loss over the texts; its `count` is the number of texts."""
         features = batch.images
         if not batch.are_features:
             assert self.encoder is not None
@@ -137,9 +137,9 @@ class TextRegression(nn.Module):
 
 
 def min_max(vectors: Tensor) -> Tensor:
-    """Shift and scale each vector (N, Y) to [0, 1], as the targets of Gomez et al. 2018.
+    """Shift and scale each vector (N, Y) to [0, 1], as for the targets of Gomez et al. 2018.
 
-    A vector whose values are all equal, such as that of a text without known words, becomes 0.
+    A vector of equal values, such as that of a text without known words, becomes 0.
     """
     low, high = vectors.aminmax(dim=-1, keepdim=True)
     return (vectors - low) / (high - low).clamp_min(1e-12)

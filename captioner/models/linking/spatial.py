@@ -1,8 +1,8 @@
-"""Spatial embedding: words, and every region of an image, in one space.
+"""Spatial embedding: words and the regions of images in one space.
 
-Kovacs and Bremner 2019: the cosines of all regions with the vector of a label form a map of where
-the label is, and only labels of whole images are needed to train it. Shapes: B images, L labels,
-K blocks of region embeddings, D channels, (h, w) grid, E embedding dimensions.
+The cosines of all regions with the vector of a label form a map of where the label is; training
+needs only labels of whole images (Kovacs and Bremner 2019). Shapes: B images, L labels, K blocks of
+region embeddings, D channels, (h, w) grid, E embedding dimensions.
 """
 
 import math
@@ -24,11 +24,11 @@ CENTRE_RATE = 0.02  # of the running mean of regions
 
 @dataclass(frozen=True)
 class SpatialBatch:
-    """Images and the labels on which they are trained.
+    """Images, and the positive and negative labels to train them on.
 
     images: pixels (B, 3, S, S) if `are_features` is false, otherwise feature maps (B, D, h, w).
-    vectors (B, L, E): unit vectors of each image's labels. targets (B, L): 1 for a label that the
-    image has, and 0 for one that it does not have. weights (B, L): 0 for padding, otherwise 1.
+    vectors (B, L, E): unit vectors of each image's labels. targets (B, L): 1 for positive labels,
+    which the image has, and 0 for negative ones. weights (B, L): 0 for padding, otherwise 1.
     ids: one id per image, for error messages.
     """
 
@@ -58,16 +58,17 @@ class SpatialBatch:
 
 
 class SpatialEmbedding(nn.Module):
-    """Embeds every cell of a feature map in K blocks, and scores labels in every cell.
+    """Embeds every cell of a feature map K times (in K blocks), and scores labels in each cell.
 
-    dimensions: E, the size of the label vectors, which are fixed. encoder: its feature maps are
-    embedded by a convolution of one cell, so that each cell keeps its own evidence.
+    dimensions: E, the size of the label vectors, which are fixed. encoder: computes the feature
+    maps, which are embedded by a 1 x 1 convolution, so that the scores of a cell depend only on
+    the features of that cell.
     """
 
     features = "maps"  # kind of stored features that images are encoded from
 
     def __init__(self, channels: int, dimensions: int, options: SpatialOptions, encoder: Encoder):
-        """Create the layers; channels is D, and dimensions is E."""
+        """Create the layers. channels: D. dimensions: E."""
         super().__init__()
         self.options = options
         self.encoder = encoder
@@ -76,7 +77,7 @@ class SpatialEmbedding(nn.Module):
         self.log_gain = nn.Parameter(torch.tensor(math.log(options.gain)))
         self.hidden = nn.Linear(options.blocks, options.head_size)
         self.output = nn.Linear(options.head_size, 1)
-        self.mix = nn.Parameter(torch.zeros(()))  # logit of the share of max pooling
+        self.mix = nn.Parameter(torch.tensor(options.max_share).logit())  # of max pooling
         self.centre: Tensor  # (E,), mean region of training images
         self.register_buffer("centre", torch.zeros(dimensions))
         with torch.no_grad():  # a larger cosine means a larger score in all blocks at first
@@ -102,7 +103,7 @@ class SpatialEmbedding(nn.Module):
         """Return the logit of every label in every cell, (B, L, h, w).
 
         regions (B, K, E, h, w): as returned by `regions`. vectors: unit vectors of labels, (L, E)
-        for all images or (B, L, E) for each. The sigmoid of a logit is the map's value in [0, 1].
+        for all images or (B, L, E) for each image. The value of a map is the sigmoid of its logit.
         """
         batch, blocks, size, height, width = regions.shape
         rows = regions.flatten(3).transpose(2, 3).reshape(batch, -1, size)  # (B, K * h * w, E)
@@ -113,10 +114,10 @@ class SpatialEmbedding(nn.Module):
         return self.head(cosines.reshape(batch, blocks, height * width, -1), (height, width))
 
     def head(self, cosines: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return the logits (B, L, h, w) of cosines (B, K, h * w, L); grid is (h, w).
+        """Map cosines (B, K, h * w, L) to logits (B, L, h, w); grid is (h, w).
 
-        Both layers are convolutions of one cell, written as matrix products, which are several
-        times faster for so few channels.
+        Both layers are 1 x 1 convolutions, written as matrix products, which are several times
+        faster for so few channels.
         """
         size, labels = cosines.shape[2:]
         flat = cosines.flatten(2)  # (B, K, h * w * L)
@@ -128,7 +129,7 @@ class SpatialEmbedding(nn.Module):
     def score_logits(self, maps: Tensor) -> Tensor:
         """Reduce the logits of maps (B, L, h, w) to one logit for each label, (B, L).
 
-        It is s * max + (1 - s) * mean over the cells; s is learned.
+        The result is s * max + (1 - s) * mean over the cells, with a learned s in [0, 1].
         """
         flat, share = maps.flatten(2), self.mix.sigmoid()
         return share * flat.amax(2) + (1 - share) * flat.mean(2)
@@ -141,21 +142,24 @@ class SpatialEmbedding(nn.Module):
         return self.pool(self.regions(features))
 
     def pool(self, regions: Tensor) -> Tensor:
-        """Return the means of region embeddings (B, K, E, h, w) of images as unit rows (B, E).
+        """Average region embeddings (B, K, E, h, w) into one unit row per image (B, E).
 
         The mean region of the training images is subtracted before the rows are scaled to norm 1;
-        all images share it, and a text close to it would otherwise be the best for every image.
+        otherwise, a text close to this mean would be the best match of every image.
         """
         return F.normalize(regions.mean((1, 3, 4)) - self.centre, dim=-1)
 
     def encode_texts(self, texts: Tensor | Texts) -> Tensor:
-        """Return the label vectors of texts, or vectors (N, E) themselves, scaled to norm 1."""
+        """Return text vectors (N, E), passed as a tensor or in `Texts`, scaled to norm 1."""
         vectors = texts.vectors if isinstance(texts, Texts) else texts
         assert vectors is not None
         return F.normalize(vectors, dim=-1)
 
     def loss(self, batch: SpatialBatch) -> Loss:
-        """Return the binary cross-entropy (nats) per label; its `count` is the number of images."""
+        """Return the mean binary cross-entropy (nats) over all labels of the batch's images.
+
+        Its `count` is the number of images.
+        """
         features = batch.images
         if not batch.are_features:
             features = self.encoder(features)
@@ -170,10 +174,10 @@ class SpatialEmbedding(nn.Module):
     forward = loss
 
     def _drop_cells(self, features: Tensor) -> Tensor:
-        """Return the features (B, D, n, 1) of random cells, the same for all images.
+        """In training, return the features (B, D, n, 1) of random cells, the same for all images.
 
-        An object that is recognised by one cell must then be recognised by others, too, so that its
-        map covers more of it (Singh and Lee 2017, Hide-and-Seek).
+        As any cell may be dropped, the model learns to recognise an object from several of its
+        cells, so that maps cover more of the object (Singh and Lee 2017, Hide-and-Seek).
         """
         if not (self.training and self.options.cell_dropout):
             return features
@@ -183,5 +187,5 @@ class SpatialEmbedding(nn.Module):
         return flat[:, :, kept][..., None]
 
     def update_statistics(self, sums: Tensor) -> None:
-        """Update the mean region with a batch's sums (E + 1,), whose last value counts images."""
+        """Update the mean region from a batch's sums (E + 1,); the last is the number of images."""
         self.centre.lerp_(sums[:-1] / sums[-1].clamp_min(1), CENTRE_RATE)

@@ -88,7 +88,7 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
             ) from error
         except KeyError as error:
             raise InputError(
-                f"{path} is damaged: part {number} has no {error}; {ADVICE}"
+                f"{path} or {ARRAYS} is damaged: part {number} has no {error}; {ADVICE}"
             ) from error
         except Exception as error:  # tokenizers raises Exception itself
             reason = " ".join(str(error).split())  # torch's messages span several lines
@@ -102,7 +102,10 @@ def known_words(encoder: SentenceEncoder) -> list[str]:
 
 
 def suggest_words(known: Sequence[str], words: Sequence[str]) -> str:
-    """List unknown words, each with the most similar known ones."""
+    """List unknown words, each with up to SIMILAR known ones that resemble it.
+
+    A word with hyphens between known words, such as "dog-cat", is also written as a subtraction.
+    """
     described = []
     for word in dict.fromkeys(words):
         similar = _similar_words(word, known)
@@ -114,7 +117,10 @@ def suggest_words(known: Sequence[str], words: Sequence[str]) -> str:
 
 
 def _similar_words(word: str, known: Sequence[str]) -> list[str]:
-    """Return up to SIMILAR known words, most similar first; ties are in the order of `known`."""
+    """Return up to SIMILAR known words that resemble `word`, the most similar first.
+
+    Equally similar words are in the order of `known`.
+    """
     close = get_close_matches(word, known, 4 * SIMILAR)
     likeness = {each: SequenceMatcher(None, each, word).ratio() for each in close}
     return sorted(close, key=lambda each: (-likeness[each], known.index(each)))[:SIMILAR]
@@ -155,7 +161,7 @@ def _describe(part: SentenceEncoder) -> tuple[dict[str, Any], Arrays]:
             about = {"kind": "rows", "fingerprint": fingerprint, "source": source}
             arrays = {"rows": rows.astype(rows.dtype.newbyteorder("="), copy=False)}
         case _:
-            raise TypeError(f"{type(part).__name__} cannot be saved")
+            raise TypeError(f"a sentence encoder of type {type(part).__name__} cannot be saved")
     return about, arrays
 
 
@@ -196,7 +202,7 @@ def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
 def _restore_documents(
     kind: str, words: list[Any], arrays: Arrays
 ) -> TopicModel | ParagraphVectors:
-    """Rebuild a topic model or paragraph vectors; raises ValueError and KeyError."""
+    """Rebuild a topic model or paragraph vectors; raise ValueError or KeyError if invalid."""
     _check_words(words)
     names = ("topics", "prior") if kind == "topics" else ("outputs", "noise")
     size = arrays["mean"].size
@@ -207,16 +213,18 @@ def _restore_documents(
         drawn = arrays["noise"].size // max(1, size)
         shapes |= {"outputs": (len(words), size), "noise": (drawn, size)}
     if shapes != {name: array.shape for name, array in arrays.items()} or not size:
-        raise ValueError(f"{kind} have the wrong shapes: {_shapes(arrays)}")
+        raise ValueError(f"the arrays of {kind} have the wrong shapes: {_shapes(arrays)}")
     if kind == "topics" and (arrays["topics"].min() < 0 or arrays["prior"].min() <= 0):
-        raise ValueError("topics must be at least 0, and their prior above 0")
+        raise ValueError("topics must not be negative, and their prior must be positive")
     values = (arrays["weights"], *(arrays[name] for name in names), arrays["mean"])
     return (TopicModel if kind == "topics" else ParagraphVectors)(tuple(words), *values)
 
 
 def _check_words(words: list[Any]) -> None:
     if not words or not all(isinstance(word, str) and word.split() == [word] for word in words):
-        raise ValueError(f"words must be strings without white space, got {words!r:.80}")
+        raise ValueError(
+            f"words must be one or more strings without white space, got {words!r:.80}"
+        )
     if repeated := len(words) - len(set(words)):
         raise ValueError(f"words must be unique; number of duplicates: {repeated}")
 
@@ -255,11 +263,12 @@ def _read_parts(path: Path) -> list[dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}; {ADVICE}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        version = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or "format" not in content:
+        raise InputError(f"{path} is not a sentence encoder: it has no format; {ADVICE}")
+    if content["format"] != FORMAT:
         raise InputError(
-            f"{path} has format {version!r}, but this version of captioner reads format {FORMAT}; "
-            "update captioner"
+            f"{path} has format {content['format']!r}, but this version of captioner reads format "
+            f"{FORMAT}; update captioner"
         )
     parts = content.get("parts")
     if not isinstance(parts, list) or not parts or not all(isinstance(p, dict) for p in parts):

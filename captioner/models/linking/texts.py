@@ -98,7 +98,7 @@ class TextReader:
 
     @property
     def can_read(self) -> bool:
-        """Whether texts can be read: not if sentence vectors were given for captions only."""
+        """Whether new texts can be encoded; False if the user computed the captions' vectors."""
         parts = flatten_parts(self.sentences) if self.sentences else ()
         return not any(isinstance(part, GivenRows) for part in parts)
 
@@ -151,13 +151,14 @@ class TextReader:
 def load_reader(directory: Path) -> TextReader:
     """Load a reader that `TextReader.save` wrote.
 
-    Raises InputError if a file is missing or damaged.
+    Raises InputError if a file is missing or damaged, and in the cases of `load_sentence_encoder`.
     """
     try:
         content = json.loads((directory / READER).read_text(encoding="utf-8"))
         words, vectors, max_words = (content[name] for name in ("words", "vectors", "max_words"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{directory / READER} cannot be read: {error}; {ADVICE}") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise InputError(f"{directory / READER} cannot be read: {reason}; {ADVICE}") from error
     if not (words or vectors) or not isinstance(max_words, int) or max_words < 1:
         raise InputError(
             f"{directory / READER} does not describe a text reader: {content}; {ADVICE}"

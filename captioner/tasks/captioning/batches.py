@@ -97,7 +97,10 @@ class EpochBatches:
         )
 
     def _sampling_prob(self, step: int) -> float:
-        """Return the scheduled-sampling probability, which rises linearly from 0 over all steps."""
+        """Return the scheduled-sampling probability of a step, counted from 0 over all epochs.
+
+        It rises linearly from 0 to its final value.
+        """
         share = step / max(1, self._training.epochs * self.steps - 1)
         return share * self._options.scheduled_sampling
 

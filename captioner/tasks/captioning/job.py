@@ -55,7 +55,7 @@ class CaptioningJob:
             start.vocabulary if start else build_vocabulary(training, self._options)
         ).with_function(self._options.tokenizer)
         if truncated := count_truncated(training, self.vocabulary):
-            say(f"note: {truncated} training captions are truncated after {MAX_WORDS} words")
+            say(f"note: {truncated} training captions are truncated to {MAX_WORDS} words")
         self.model = make_model(groups, len(self.vocabulary), start).to(inputs.device)
         teacher = None
         if teachers := read_teachers(teacher_paths(groups), inputs.transform):
@@ -81,7 +81,7 @@ class CaptioningJob:
         self.setting = f"val split, beam size {self._options.beam_size}"
 
     def observe(self, _loss: Loss) -> None:
-        """Do nothing."""
+        """Do nothing: the losses of single steps are not needed."""
 
     def evaluate(self) -> Evaluation:
         """Caption and score the val split with the model's current weights."""
@@ -138,7 +138,7 @@ class CaptioningJob:
 
 
 def build_vocabulary(training: Sequence[Example], options: CaptioningOptions) -> Vocabulary:
-    """Build the vocabulary of the training captions; print a note if they have no spaces."""
+    """Build the vocabulary of the training captions; print a note if most are a single word."""
     tokenizer = get_tokenizer(options.tokenizer)
     texts = [text for example in training for text in example.captions]
     if note := one_word_note(texts, tokenizer):
@@ -157,7 +157,7 @@ def make_model(
         load_checkpoint_weights(model, start)
     say(
         f"{options.name} with {'frozen' if encoder.frozen else 'trained'} "
-        f"{groups.encoder.encoder}, {vocabulary_size} words, "
+        f"{groups.encoder.encoder}, {vocabulary_size} tokens, "
         f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
     )
     return model

@@ -36,7 +36,8 @@ def build_teachers(
     """Build the teachers in eval mode and without gradients; several form an ensemble.
 
     vocabulary: the student's. Raises InputError for a teacher with a different vocabulary, or, if
-    the student's encoder is frozen, with a different encoder.
+    the student's encoder is frozen, with a different encoder, and for teachers that cannot form an
+    ensemble.
     """
     for teacher in teachers:
         if not teacher.vocabulary.same_as(vocabulary):

@@ -1,7 +1,7 @@
 """A warning about hinge losses that have collapsed: all pairs have the same score.
 
-A hinge loss that is dominated by hard negatives is often smallest, within reach of one step, if all
-images and all texts have the same embedding; it then stays at its value for equal scores.
+If hard negatives dominate a hinge loss, a model can often reduce the loss fastest by giving all
+images and texts the same embedding; the loss then stays at its value for equal scores.
 """
 
 from tqdm import tqdm
@@ -15,19 +15,19 @@ STEPS = 200  # in a row
 
 
 class CollapseWatch:
-    """Counts steps whose loss is that of equal scores, and prints one warning after STEPS in a row.
+    """Prints one warning after STEPS consecutive steps with the loss of equal scores.
 
-    The count is not saved: after a run is resumed, it begins anew.
+    The count of steps is not saved; it restarts at 0 when a run is resumed.
     """
 
     def __init__(self, advice: str) -> None:
-        """advice: what to do about a collapse, as the end of a sentence."""
+        """Start counting at 0. advice: what to do about a collapse, to end the warning with."""
         self.advice = advice
         self.steps = 0
         self.warned = False
 
     def observe(self, loss: Loss) -> None:
-        """Count a step; losses without the part RELATIVE cannot collapse."""
+        """Process the loss of a step; losses without the part RELATIVE are ignored."""
         relative = loss.parts.get(RELATIVE)
         if relative is None or self.warned:
             return
@@ -37,6 +37,6 @@ class CollapseWatch:
             if distributed.is_first():
                 tqdm.write(
                     f"warning: the loss has collapsed: for {STEPS} steps it was within "
-                    f"{TOLERANCE:.1%} of {float(loss.value / relative):.4g}, its value if all "
-                    f"pairs have the same score; {self.advice}"
+                    f"{100 * TOLERANCE:g} % of {float(loss.value / relative):.4g}, its value if "
+                    f"all pairs have the same score; {self.advice}"
                 )

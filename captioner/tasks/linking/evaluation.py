@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...captioner import Captioner
 from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.runs import evaluation_directory
 from ...data.dataset import CaptionData, split_name
@@ -15,14 +14,12 @@ from ...evaluation.inputs import (
     load_split,
     make_directory,
     open_features,
-    sample_training_images,
     write_json,
 )
 from ...evaluation.options import EvaluationOptions, EvaluationRequest
+from ...evaluation.rerankers import load_reranker
 from ...linker import Linker
 from ...options import to_dict
-from ...reranker import Reranker
-from ...retrieval.reranking import SAMPLE
 from .job import read_image_rows
 from .reranking import rerank_split
 from .search import SearchInputs
@@ -32,7 +29,7 @@ from .vectors import given_image_vectors, rank_split, split_scores
 def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationRequest) -> None:
     """Score one checkpoint's retrieval and search on a split; print and write the scores.
 
-    If a captioner re-ranks the results, the scores before and after it are printed. Raises
+    If other models re-rank the results, scores are printed before and after re-ranking. Raises
     InputError for user errors, including more than one checkpoint.
     """
     if len(checkpoints) > 1:
@@ -43,7 +40,8 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     linker = Linker.from_checkpoint(read, request.runtime.device)
     search = SearchInputs.read(linker, read.path, options)
     data, _ = load_split(options, read.config, split)
-    reranker = _load_reranker(request)
+    runtime = request.runtime
+    reranker = load_reranker(request.reranking, options.cache, runtime.device, runtime.precision)
     directory = options.output or evaluation_directory(read.path, split)
     make_directory(directory, "--output")
     examples = data.split(split)
@@ -58,9 +56,10 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     if reranker:
         top = request.reranking.rerank_top
         reranked = rerank_split(reranker, scores, data, split, top)
-        print(f"\nthe first {top} re-ranked by {request.reranking.rerank}:")
+        models = [str(path) for path in request.reranking.rerank]
+        print(f"\nthe best {top} of each query, re-ranked by {' + '.join(models)}:")
         print(reranked.describe())
-        content["reranked"] = {**reranked.content, **to_dict(request.reranking)}
+        content["reranked"] = {**reranked.content, **to_dict(request.reranking), "rerank": models}
     write_json(directory / SCORES_FILE, content)
     print(f"scores: {directory}")
 
@@ -68,7 +67,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
 def _open_images(
     linker: Linker, read: Checkpoint, data: CaptionData, split: str, options: EvaluationOptions
 ) -> Source:
-    """Return the images or features of a split, or the image vectors of the training data."""
+    """Return the images or features of a split, or the image vectors that the user computed."""
     encoder = linker.model.encoder
     if encoder is not None:
         examples = data.split(split)
@@ -76,15 +75,3 @@ def _open_images(
     rows = read_image_rows(Path(read.config[read.task]["image_vectors"]), data)
     assert rows is not None
     return given_image_vectors(rows, data, split)
-
-
-def _load_reranker(request: EvaluationRequest) -> Reranker | None:
-    options = request.reranking
-    if options.rerank is None:
-        return None
-    captioner = Captioner.from_pretrained(
-        options.rerank, request.runtime.device, request.runtime.precision
-    )
-    cache = request.evaluation.cache
-    sample = sample_training_images(captioner.config, cache, SAMPLE)
-    return Reranker(captioner, weight=options.rerank_weight, sample=sample, cache=cache)

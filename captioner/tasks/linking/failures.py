@@ -1,4 +1,4 @@
-"""The page of wrong search results: which images come first without being right, and why."""
+"""The page of search failures: irrelevant images with a high rank, and words that explain them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,27 +24,32 @@ WORDS, MIN_LIFT = 5, 2.0  # words per wrong image, and the lowest lift among the
 def write_failures(
     path: Path, scores: QueryScores, examples: Sequence[Example], data: CaptionData
 ) -> None:
-    """Write an HTML page with the wrong images among the first K of each query.
+    """Write an HTML page of the irrelevant images among the first K of each query.
 
-    Below an image are its first caption and the words of its captions that occur beside those of
-    the query in the training captions, with their lifts. Queries without a wrong image are left
-    out. Raises InputError if the file cannot be written.
+    Each image is shown with its first caption, and with words of its captions that often occur
+    together with the query's words in the training captions, or in all captions if there is no
+    train split, each with its lift. Queries without an irrelevant image are omitted. Raises
+    InputError if the file cannot be written.
     """
-    training = [e for e in data.examples if e.split == "train"] or list(data.examples)
-    words = Cooccurrence([_words(example) for example in training])
+    training = [e for e in data.examples if e.split == "train"]
+    counted = "training images" if training else "images"
+    words = Cooccurrence([_words(example) for example in training or data.examples])
     failed = [_failed(query, examples, words) for query in scores.queries]
     failed = [each for each in failed if each.failures]
     note = (
-        f"The wrong images among the first {K} of each query: {len(failed)} of "
-        f"{len(scores.queries)} queries have some. The words below an image are those of its "
-        "captions that occur most often beside the words of the query in the captions of training "
-        "images, as a multiple of their frequency everywhere."
+        f"The irrelevant images among the first {K} of each query, for {len(failed)} of "
+        f"{len(scores.queries)} queries; the others have none. Below an image are words of its "
+        "captions. The number after a word is its lift: how many times more frequent it is in the "
+        f"captions of those {counted} whose captions contain the words of the query than in the "
+        f"captions of all {counted}."
     )
-    page = failures_page(f"Wrong results on {data.name}", note, failed)
+    page = failures_page(f"Irrelevant results on {data.name}", note, failed)
     try:
         atomic_write(path, page.encode("utf-8", "replace"))
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}; choose another --failures"
+        ) from error
 
 
 def _failed(query: ScoredQuery, examples: Sequence[Example], words: Cooccurrence) -> FailedQuery:
@@ -69,7 +74,7 @@ def _failed(query: ScoredQuery, examples: Sequence[Example], words: Cooccurrence
 
 
 def _highest(lifts: dict[str, float], example: Example) -> list[tuple[str, float]]:
-    """Return the words of an image's captions with the highest lifts, at least MIN_LIFT."""
+    """Return the words of an image's captions with the highest lifts, all at least MIN_LIFT."""
     found = _words(example)
     return [(w, lift) for w, lift in lifts.items() if w in found and lift >= MIN_LIFT][:WORDS]
 

@@ -6,6 +6,7 @@ A system adds its model and its batches.
 import random
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ... import distributed
-from ...data.dataset import CaptionData, fingerprint
+from ...data.dataset import CaptionData, Example, fingerprint
 from ...data.sources import Source
 from ...data.storage import files as storage
 from ...distributed import say
@@ -33,13 +34,19 @@ from ..task import JobInputs
 from .collapse import CollapseWatch
 from .matches import write_matches
 from .text_vectors import caption_texts
-from .vectors import RetrievalResult, given_image_vectors, image_of_caption, score_split
+from .vectors import (
+    RetrievalResult,
+    given_image_vectors,
+    group_equal,
+    image_of_caption,
+    score_split,
+)
 
 PAGE = "matches.html"  # in the run's directory
 
 
 class CaptionedImage(NamedTuple):
-    """The index of a training image, and the rows of some of its captions."""
+    """The index of a training image, and the rows of the captions that accompany it in a batch."""
 
     image: int
     rows: tuple[int, ...]
@@ -73,8 +80,8 @@ class LinkingJob:
         """Store the model, and open the images of both splits.
 
         model: a model that is already on the run's device. rows: image vectors that the user
-        computed. If they are None, a frozen encoder's pooled features are read from the feature
-        store, and any other encoder reads the images themselves.
+        computed. If they are None, a frozen encoder's features are read from the feature store, and
+        any other encoder reads the images themselves.
         """
         self.model, self.reader = model, reader
         self.linker = Linker(model, reader, self.inputs.transform)
@@ -97,9 +104,11 @@ class LinkingJob:
     ) -> list[list[CaptionedImage]]:
         """Return an epoch's random batches of images with some of their captions.
 
-        captions_per_image: number of captions of each image to use, the first ones; None uses all.
-        per_batch: how many of them accompany the image in a batch; an image occurs as often as it
-        takes to use all. None uses all at once.
+        A batch contains at least two items per process. captions_per_image: maximum number of
+        captions to use of each image, in order; None uses all.
+        per_batch: maximum number of captions that accompany an image in a batch; an image is
+        repeated until all its captions are used. None uses them all at once. Raises InputError if
+        there are fewer than two images per process.
         """
         rng = random.Random(f"{self.training_options.seed}/{epoch}")
         items, first = [], 0
@@ -111,7 +120,7 @@ class LinkingJob:
                 items.append(CaptionedImage(image, tuple(rows[start:end])))
             first += len(example.captions)
         rng.shuffle(items)
-        smallest = 2 * distributed.world_size()  # an image alone has no wrong pairs
+        smallest = 2 * distributed.world_size()  # a single image has no negative pairs
         size = max(self.training_options.batch_size, smallest)
         if (images := len({item.image for item in items})) < smallest:
             raise InputError(
@@ -123,13 +132,30 @@ class LinkingJob:
             ranges[-2:] = [(ranges[-2][0], len(items))]
         return [items[first:last] for first, last in ranges]
 
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        """A number for each training caption (N,), equal for captions with the same words."""
+        return group_equal(text for example in self.examples for text in example.captions)
+
+    def own_texts(self, images: Sequence[int], texts: np.ndarray) -> np.ndarray:
+        """Return the mask (B, N) of texts that are equal to a caption of an image."""
+        unique, column = np.unique(self._groups[texts], return_inverse=True)
+        columns = {group: number for number, group in enumerate(unique.tolist())}
+        own = np.zeros((len(images), len(unique)), bool)
+        firsts = np.searchsorted(self.image_of_text, images)
+        lasts = np.searchsorted(self.image_of_text, images, "right")
+        for row, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
+            groups = self._groups[first:last].tolist()
+            own[row, [columns[group] for group in groups if group in columns]] = True
+        return own[:, column]
+
     def share(self, batches: list[list[CaptionedImage]]) -> list[list[CaptionedImage]]:
-        """Return this process's share of batches."""
+        """Return the part of each batch that this process trains on."""
         rank, world = distributed.rank(), distributed.world_size()
         return [items[rank::world] for items in batches]
 
     def prepare(self, batch: Any) -> tuple[Any, dict[str, Tensor]]:
-        """Return the batch unchanged, and nothing to log."""
+        """Return the batch unchanged, and no scalars to log."""
         return batch, {}
 
     def observe(self, loss: Loss) -> None:
@@ -144,11 +170,16 @@ class LinkingJob:
     def show(self, _result: RetrievalResult, _epoch: int, _log_image: Any) -> None:
         """Do nothing: linking systems have no samples to show."""
 
+    @property
+    def ranked_examples(self) -> list[Example]:
+        """The examples of the val split that `evaluate` ranks."""
+        return self.data.split("val")
+
     def signature(self, scores: Mapping[str, float]) -> str:
         """Return the protocol of the scores; an empty string before evaluation."""
         if not scores:
             return ""
-        examples = self.data.split("val")
+        examples = self.ranked_examples
         ones = np.ones(len(examples), int)
         texts = np.ones(sum(len(example.captions) for example in examples), int)
         return RetrievalScores(ones, texts, ones, texts, len(examples), "val").protocol
@@ -158,13 +189,16 @@ class LinkingJob:
         self.reader.save(directory)
 
     def conclude(self, result: RetrievalResult) -> list[str]:
-        """Write the page of a few images and captions; return a line that names it."""
+        """Write the page of example images and captions; return a line with its path."""
         path = self.inputs.run / PAGE
-        write_matches(path, self.data.split("val"), result)
+        write_matches(path, self.ranked_examples, result)
         return [f"images and captions: {path}"]
 
     def next_commands(self) -> list[str]:
-        """Return commands that score a split, search its images, and caption one by retrieval."""
+        """Return commands that score a split, search images, and search captions for an image.
+
+        Searches that the model or the storage of the images does not allow are left out.
+        """
         examples = self.data.split("val")
         splits = {example.split for example in self.data.examples}
         split = "test" if "test" in splits else "val"
@@ -182,7 +216,7 @@ class LinkingJob:
         return [shlex.join(command) for command in commands]
 
     def _search_commands(self, name: str, sources: Sequence[str], query: str) -> list[list[str]]:
-        """Return the commands that write an index in the run's directory and search it."""
+        """Return two commands: one writes an index in the run's directory, one searches it."""
         run, captioner = self.inputs.run, captioner_command()
         index = str(run / f"{name}.index")
         write = [*captioner, "index", *sources, "--checkpoint", str(run), "--output", index]
@@ -198,9 +232,9 @@ def read_image_rows(path: Path | None, data: CaptionData) -> GivenRows | None:
 
 
 def merge(items: Sequence[CaptionedImage]) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Return the images of a batch, each once, the rows (N,) of its texts, and their images.
+    """Return the distinct images of a batch, the rows (N,) of its texts, and each text's image.
 
-    The last array (N,) has the position of each text's image among the images.
+    The last array (N,) contains the position of each text's image in the list of images.
     """
     positions = {item.image: 0 for item in items}
     positions = {image: position for position, image in enumerate(positions)}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ...checkpoints.checkpoint import load_checkpoint_weights
 from ...data.dataset import CaptionData, fingerprint
@@ -24,7 +25,6 @@ from .job import CaptionedImage, LinkingJob, merge, read_image_rows
 from .options import WORD2VEC, JointTaskOptions
 from .task import joint_options
 from .text_vectors import fit_sentence_encoder
-from .vectors import group_equal
 
 FEW_STEPS = 200
 
@@ -33,11 +33,12 @@ class JointJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     advice = (
-        "use a lower --learning-rate, with --loss hardest more --warm-up-epochs, or --loss infonce"
+        "use a lower --learning-rate, --loss infonce, or, with --loss hardest, more "
+        "--warm-up-epochs"
     )
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Build the vocabulary and the model, and pool the features of a frozen encoder."""
+        """Build the vocabulary and the model, and compute the features of a frozen encoder."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         self._model_options, options = joint_options(groups)
@@ -50,17 +51,16 @@ class JointJob(LinkingJob):
         model = JointEmbedding(size, words, reader.vector_size, self._model_options, encoder)
         if start:
             load_checkpoint_weights(model, start)
-        elif options.word_vectors is not None:
-            captions = training_captions(inputs.data, options)
-            fill_embedding(model, options, reader.vocabulary, captions)
+        elif (source := options.word_vectors) is not None:
+            captions, minimum = training_captions(inputs.data, options), options.text_min_count
+            fill_embedding(model.words, source, reader.vocabulary, captions, minimum)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
-            f"joint embedding of {size} image dimensions and {words} words in "
+            f"joint embedding of {size} image dimensions and {words} tokens in "
             f"{model.dimensions} dimensions, with {trained:,} trained parameters"
         )
         self.open(model.to(inputs.device), reader, rows)
         self._texts = self.read_training_texts()
-        self._groups = group_equal(text for e in self.examples for text in e.captions)
         per_batch = options.captions_per_batch
         if per_batch is None and self.images.are_features:
             per_batch = 1
@@ -72,7 +72,7 @@ class JointJob(LinkingJob):
             say(f"note: training takes only {steps} steps; try a smaller --batch-size")
 
     def batches(self, epoch: int, first: int) -> Iterator[JointBatch]:
-        """Yield an epoch's batches of images and texts, from number `first`."""
+        """Yield an epoch's batches of images and texts, starting with batch `first`."""
         batches, wrong_rows = self._batches(epoch), None
         if self._model_options.loss == "random-negative":
             used = sorted(row for items in batches for item in items for row in item.rows)
@@ -99,24 +99,12 @@ class JointJob(LinkingJob):
             tuple(self.examples[i].id for i in indices),
             warm,
             None if wrong is None else self._texts.take(wrong),
-            torch.from_numpy(self._own_texts(indices, texts)),
+            torch.from_numpy(self.own_texts(indices, texts)),
         )
-
-    def _own_texts(self, images: Sequence[int], texts: np.ndarray) -> np.ndarray:
-        """Return the mask (B, N) of texts that are equal to a caption of an image."""
-        unique, column = np.unique(self._groups[texts], return_inverse=True)
-        columns = {group: number for number, group in enumerate(unique.tolist())}
-        own = np.zeros((len(images), len(unique)), bool)
-        firsts = np.searchsorted(self.image_of_text, images)
-        lasts = np.searchsorted(self.image_of_text, images, "right")
-        for row, (first, last) in enumerate(zip(firsts, lasts, strict=True)):
-            groups = self._groups[first:last].tolist()
-            own[row, [columns[group] for group in groups if group in columns]] = True
-        return own[:, column]
 
 
 def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]:
-    """Return the captions to train on, in order."""
+    """Return the captions to train on, image by image, up to `captions_per_image` of each."""
     count = options.captions_per_image
     return [text for example in data.split("train") for text in example.captions[:count]]
 
@@ -124,11 +112,11 @@ def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]
 def draw_wrong_texts(
     image_of_text: np.ndarray, used: np.ndarray, seed: Sequence[int]
 ) -> np.ndarray:
-    """Draw, for each text that is used, one that belongs to another image.
+    """Draw a negative for each text that is used: a random text of another image.
 
     image_of_text (N,): in increasing order. used: rows of the texts that are used, in increasing
-    order. Returns rows (N,), each drawn from all used texts of other images with the same
-    probability; 0 for texts that are not used.
+    order. Returns rows (N,), drawn uniformly from the used texts of other images, or 0 for a text
+    that is not used.
     """
     images = image_of_text[used]
     first, last = (np.searchsorted(images, images, side) for side in ("left", "right"))
@@ -155,22 +143,24 @@ def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
 
 
 def fill_embedding(
-    model: JointEmbedding, options: JointTaskOptions, vocabulary: Vocabulary, captions: list[str]
+    embedding: nn.Embedding,
+    source: str,
+    vocabulary: Vocabulary,
+    captions: list[str],
+    min_count: int,
 ) -> None:
-    """Initialise the word embeddings with word2vec of the captions, or with vectors of a file.
+    """Initialise word embeddings with word2vec of the captions, or with vectors of a file.
 
-    The vectors are scaled so that their mean norm is that of the random embeddings. Words without
-    a vector keep their random embedding. Raises InputError if the size of the vectors differs from
+    source: WORD2VEC or the path of a file. min_count: minimum count of a word in the captions. The
+    vectors are scaled so that their mean norm is that of the random embeddings. Words without a
+    vector keep their random embedding. Raises InputError if the size of the vectors differs from
     that of the embeddings.
     """
-    source, size = options.word_vectors, model.options.word_size
-    assert source is not None
+    size = embedding.embedding_dim
     words: WordSum = (
-        fit_word2vec(captions, options.text_min_count, size, weighted=False, whitened=False)
+        fit_word2vec(captions, min_count, size, weighted=False, whitened=False)
         if source == WORD2VEC
-        else read_word_vectors(
-            Path(source), captions, options.text_min_count, weighted=False, whitened=False
-        )
+        else read_word_vectors(Path(source), captions, min_count, weighted=False, whitened=False)
     )
     assert words.vectors is not None
     if words.vectors.shape[1] != size:
@@ -180,6 +170,6 @@ def fill_embedding(
         )
     tokens = torch.tensor(vocabulary.encode(words.words))
     with torch.no_grad():
-        norm = model.words.weight.norm(dim=1).mean()
+        norm = embedding.weight.norm(dim=1).mean()
         vectors = torch.from_numpy(np.ascontiguousarray(words.vectors))
-        model.words.weight[tokens] = vectors / vectors.norm(dim=1).mean() * norm
+        embedding.weight[tokens] = vectors / vectors.norm(dim=1).mean() * norm

@@ -1,17 +1,16 @@
-"""Scores of a spatial model on a split: labels, seen and held out, and retrieval.
+"""Scores of a spatial model on a split: seen labels, held-out labels and retrieval.
 
 Shapes: I images, L labels, E embedding dimensions.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...data.dataset import CaptionData, Example
-from ...data.labels import Words, caption_words, image_labels, tag_words
+from ...data.dataset import CaptionData
+from ...data.labels import Words, caption_words, image_labels, own_tags, tag_words
 from ...data.sources import Source
-from ...data.tags import read_tags
+from ...data.tags import FORMAT, read_tags
 from ...linker import Linker
 from ...metrics.classification import LabelScores, label_scores
 from .spatial_task import HELD_OUT, SEEN
@@ -24,7 +23,8 @@ FREQUENT = 100  # seen labels that are scored: the most frequent in training
 class SpatialResult:
     """The scores of a split; implements `tasks.task.Result`.
 
-    seen: the most frequent of the trained labels. held_out: labels that were never trained.
+    seen: scores of the most frequent labels in training. held_out: scores of labels that were not
+    used in training.
     """
 
     seen: LabelScores
@@ -33,7 +33,7 @@ class SpatialResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name; the mean average precisions are 0 if they are not measured."""
+        """The scores by name; a mean average precision without any labels is 0."""
         named = {SEEN: self.seen, HELD_OUT: self.held_out}
         means = {name: scores.mean if scores.names else 0.0 for name, scores in named.items()}
         return {**means, **self.retrieval.numbers}
@@ -62,9 +62,15 @@ class SpatialResult:
         )
 
 
-def label_words(examples: Sequence[Example], tags: Path | None) -> list[Words]:
-    """Return the labels of each image, from its tags or, if `tags` is None, from its captions."""
-    return caption_words(examples) if tags is None else tag_words(examples, read_tags(tags))
+def label_words(data: CaptionData, split: str, tags: Path | None) -> list[Words]:
+    """Return the labels of each image of a split: its tags, or words of its captions.
+
+    tags: file or directory of tags; None uses those of a data set that consists of tags.
+    """
+    examples = data.split(split)
+    if tags is not None:
+        return tag_words(examples, read_tags(tags))
+    return own_tags(examples) if data.format == FORMAT else caption_words(examples)
 
 
 def score_spatial(
@@ -75,16 +81,17 @@ def score_spatial(
     tags: Path | None,
     batch_size: int = 64,
 ) -> SpatialResult:
-    """Score the labels of a linker on a split, and its retrieval.
+    """Score a linker's labels and retrieval on a split.
 
-    images: a source whose i-th item belongs to the split's i-th example. A label counts as present
-    if any caption of the image uses it, or if it is one of its tags.
+    images: a source whose i-th item belongs to the split's i-th example. tags: the source of the
+    image labels, as in `label_words`. An image has a label if any of its captions uses it or, with
+    `tags`, if it is one of the image's tags.
     """
     examples, labels = data.split(split), linker.known_labels
     frequent = labels.seen[:FREQUENT]
     names = (*frequent, *labels.held_out)
     found = linker.label_source(images, len(examples), names, batch_size=batch_size)
-    mentioned = image_labels(label_words(examples, tags), names).mentioned()
+    mentioned = image_labels(label_words(data, split, tags), names).mentioned()
     seen, held_out = (
         label_scores(found.scores[:, part], mentioned[:, part], names[part])
         for part in (slice(0, len(frequent)), slice(len(frequent), None))

@@ -21,7 +21,7 @@ class LinearJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Fit the sentence encoder on the training captions, and pool the images' features."""
+        """Fit the sentence encoder on the training captions, and open the image vectors."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         model_options, options = linear_options(groups)
@@ -67,7 +67,7 @@ class LinearJob(LinkingJob):
         self._model.fit(images, blocks, torch.from_numpy(self.image_of_text))
 
     def batches(self, epoch: int, first: int) -> Iterator[PairBatch]:
-        """Yield an epoch's batches of images with all their captions, from number `first`."""
+        """Yield an epoch's batches of images with all their captions, starting with `first`."""
         return map(self._load, self.share(self.order(epoch)[first:]))
 
     def _load(self, items: Sequence[CaptionedImage]) -> PairBatch:

@@ -1,4 +1,4 @@
-"""The page of a run: a few images of a split with their best captions, and captions with images."""
+"""The page of a run: images with their best captions, and captions with their best images."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ QUERIES, ANSWERS = 6, 5  # of each kind on the page; answers per query
 
 
 def write_matches(path: Path, examples: list[Example], result: RetrievalResult) -> None:
-    """Write the page of evenly spaced images and captions of a split with their best answers.
+    """Write the page of evenly spaced images and captions of a split with their best matches.
 
-    result: scores (I, N) of the split's images and captions. A caption is marked as an image's own
-    if one of the image's captions has the same words.
+    result: contains the scores (I, N) of the split's images and captions. A caption is marked as an
+    image's own if it has the same words as one of the image's captions.
     """
     scores, owners = result.scores, image_of_caption(examples)
     texts = [text for example in examples for text in example.captions]
@@ -54,7 +54,7 @@ def write_matches(path: Path, examples: list[Example], result: RetrievalResult) 
 
 
 def _best(scores: np.ndarray) -> list[int]:
-    """Return the positions of the highest scores, the best first; equal ones in order."""
+    """Return the positions of the ANSWERS highest scores, best first; ties in order."""
     best: list[int] = np.argsort(-scores, kind="stable")[:ANSWERS].tolist()
     return best
 
@@ -65,7 +65,10 @@ def _evenly_spaced(images: np.ndarray) -> list[int]:
 
 
 def _load(example: Example) -> Picture:
-    """Load an image; a run on given image vectors does not need it."""
+    """Load an image for the page; if it cannot be read, only its name is shown.
+
+    A run on image vectors does not need the images.
+    """
     try:
         return Picture(example.path.name, load_image(example.path))
     except InputError:

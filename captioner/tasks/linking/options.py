@@ -18,12 +18,12 @@ class LinearTaskOptions(TextVectorOptions):
 
 @dataclass(frozen=True)
 class RegressionTaskOptions(TextVectorOptions):
-    """The text vectors that are regressed, and the image vectors from which."""
+    """The sources of the text vectors to predict, and of the image vectors to predict them from."""
 
     text_vectors: tuple[str, ...] = option(
         ("lsa",),
         "text vectors: counts, tf-idf, lsa, ppmi-svd, word2vec, fasttext (also ppmi-svd-tf-idf, "
-        "...), doc2vec, lda, or a file or directory of a text model",
+        "...), doc2vec, lda, or the file or directory of a text model",
     )
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [encoder features]"
@@ -50,15 +50,15 @@ class JointTaskOptions(Options):
     """The captions, vocabulary, word vectors and sentence vectors of the joint embedding."""
 
     recipe: str | None = option(
-        None, "published recipe, whose values replace defaults", choices=tuple(RECIPES)
+        None, "published recipe, whose values override the defaults", choices=tuple(RECIPES)
     )
     captions_per_image: int | None = option(
-        None, "number of captions per image to train on, the first ones [all]"
+        None, "maximum number of captions per image to train on, in order [all]"
     )
     captions_per_batch: int | None = option(
         None,
-        "number of captions per image in a batch; an epoch uses all [1 for a frozen encoder, "
-        "otherwise all]",
+        "maximum number of captions per image in a batch; an epoch still uses all [1 for a frozen "
+        "encoder, otherwise all]",
     )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"
@@ -70,7 +70,9 @@ class JointTaskOptions(Options):
     text_vectors: tuple[str, ...] = option(
         (), "sentence vectors to use in addition to the GRU, as in --system linear"
     )
-    text_dimensions: int = option(300, "number of dimensions of lsa and word2vec")
+    text_dimensions: int = option(
+        300, "number of dimensions (for lda, topics) of fitted sentence vectors"
+    )
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [pooled encoder features]"
     )
@@ -83,6 +85,29 @@ class JointTaskOptions(Options):
                 check_at_least(self, 1, name)
 
 
+RANDOM = "random"  # a value of --word-vectors
+
+
+@dataclass(frozen=True)
+class McnnTaskOptions(Options):
+    """The vocabulary and word vectors of the multimodal CNN, and its validation."""
+
+    text_min_count: int = option(
+        2, "minimum word count in the training captions; rarer words are unknown"
+    )
+    max_words: int = option(30, "maximum text length in words; longer texts are truncated")
+    word_vectors: str = option(
+        WORD2VEC, "initial word vectors: word2vec, random, or a GloVe or word2vec file"
+    )
+    val_images: int = option(
+        200, "maximum number of val images, evenly spaced, whose pairs are scored after an epoch"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "text_min_count", "max_words", "val_images")
+
+
 @dataclass(frozen=True)
 class SpatialTaskOptions(TextVectorOptions):
     """The vectors of the labels, where the labels come from, and which of them are held out."""
@@ -93,11 +118,11 @@ class SpatialTaskOptions(TextVectorOptions):
     )
     text_dimensions: int = option(100, "number of dimensions of fitted word vectors")
     tags: Path | None = option(
-        None, "labels: a CSV file of tags, or a directory in NUS-WIDE's layout [caption words]"
+        None, "source of labels: a CSV file of tags, or NUS-WIDE's directory [caption words]"
     )
-    min_images: int = option(20, "minimum number of training images with a label")
-    labels_per_image: int = option(50, "number of labels per image and step")
-    held_out: float = option(0.1, "share of labels that are never trained")
+    min_images: int = option(5, "minimum number of training images per label")
+    labels_per_image: int = option(50, "number of labels per image in a training step")
+    held_out: float = option(0.1, "fraction of labels to hold out from training")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,10 +27,10 @@ TITLES = {"simple": "one word", "complex": "several words"}
 class ScoredQuery:
     """A query with its scores.
 
-    kind: one of KINDS. precision: P@K. average_precision: over all images. chance: the share of
-    right images. alone: the precision of the query without its negative terms, by the same
-    measure; None if it has none. scores, relevant (I,): the cosine of each image, and whether it
-    is right.
+    kind: one of KINDS. precision: P@K. average_precision: over all images. chance: the fraction of
+    relevant images. alone: P@K of the query without its negative terms, with the same relevant
+    images; None for a query without negative terms. scores (I,): the score of each image. relevant
+    (I,): whether an image is relevant.
     """
 
     query: str
@@ -54,9 +54,9 @@ class QueryScores:
     def numbers(self) -> dict[str, float]:
         """The mean scores by name, from 0 to 1; a kind without queries has no entry.
 
-        "P@5" and "MAP" are over the queries that only add, with "_simple" or "_complex" over one
-        kind. "P@5_negated" is of the queries that subtract, "P@5_negated_alone" of their positive
-        terms alone.
+        "P@5", "MAP" and "chance" are means over the queries that only add; the suffixes "_simple"
+        and "_complex" select one kind. "P@5_negated" is the mean over the queries that subtract,
+        and "P@5_negated_alone" over the same queries without their negative terms.
         """
         numbers: dict[str, float] = {}
         adding = [each for each in self.queries if each.kind != "negated"]
@@ -73,7 +73,7 @@ class QueryScores:
 
     @property
     def content(self) -> dict[str, Any]:
-        """The numbers, the scores of each query, and the queries that were left out, for JSON."""
+        """The mean scores, the scores of each query, and the queries left out, for JSON."""
         rows = [
             {"query": q.query, f"P@{K}": q.precision, "AP": q.average_precision, "chance": q.chance}
             | ({} if q.alone is None else {f"P@{K}_alone": q.alone})
@@ -82,7 +82,7 @@ class QueryScores:
         return {**self.numbers, "queries": rows, "left_out": dict(self.left_out)}
 
     def describe(self) -> str:
-        """Return the numbers and their protocol as lines of text."""
+        """Return the mean scores, and the queries that were left out, as lines of text."""
         numbers, lines = self.numbers, []
         counts = {kind: sum(q.kind == kind for q in self.queries) for kind in KINDS}
         for name in (f"P@{K}", "MAP"):
@@ -97,8 +97,8 @@ class QueryScores:
             lines[-1] += f"; by chance {numbers['chance']:.2f}"
         if counts["negated"]:
             lines.append(
-                f"A - B: P@{K} {numbers[f'P@{K}_negated']:.2f} with A and without B, and "
-                f"{numbers[f'P@{K}_negated_alone']:.2f} by searching for A alone "
+                f"A - B: P@{K} {numbers[f'P@{K}_negated']:.2f} of images with A and without B; "
+                f"searching for A alone gives {numbers[f'P@{K}_negated_alone']:.2f} "
                 f"({counts['negated']} queries)"
             )
         for reason in dict.fromkeys(self.left_out.values()):
@@ -107,7 +107,7 @@ class QueryScores:
         return "\n".join(lines)
 
 
-UNKNOWN, NO_IMAGE = "unknown words", "no image is right"
+UNKNOWN, NO_IMAGE = "unknown words", "no relevant image"
 
 
 def score_queries(
@@ -116,11 +116,11 @@ def score_queries(
     examples: Sequence[Example],
     queries: Sequence[str] | None = None,
 ) -> QueryScores:
-    """Search for each query among the images, of which captions say whether they are right.
+    """Search the images for each query; their captions determine which images are relevant.
 
     rows (I, E): embeddings of the images of the examples. queries: in the query language; None
-    selects the standard ones. Queries with unknown words, and those for which no image is right,
-    are left out. Raises InputError for a query that captions cannot judge.
+    selects the standard ones. Queries with unknown words or without a relevant image are left out.
+    Raises InputError for an invalid query, or one that `wanted` rejects.
     """
     known = linker.texts.unknown_words
     words = [{w for text in e.captions for w in plain_words(text)} for e in examples]
@@ -157,14 +157,14 @@ def _score(linker: Linker, rows: np.ndarray, query: Query, relevant: np.ndarray)
 
 @dataclass(frozen=True)
 class ConceptScores:
-    """The average precision of each concept. left_out: concepts without one, and why."""
+    """The average precision of each concept. left_out: concepts that were not scored, and why."""
 
     average_precision: Mapping[str, float]
     left_out: Mapping[str, str]
 
     @property
     def content(self) -> dict[str, Any]:
-        """The mean and all values, for JSON; the mean is missing if there are none."""
+        """The mean and all values, for JSON; there is no mean if no concept was scored."""
         values = dict(self.average_precision)
         mean = {"MAP": fmean(values.values())} if values else {}
         return {**mean, "AP": values, "left_out": dict(self.left_out)}
@@ -172,7 +172,9 @@ class ConceptScores:
     def describe(self) -> str:
         """Return the mean, and the concepts that were left out, as lines of text."""
         values = self.average_precision
-        lines = [f"concepts: MAP {fmean(values.values()):.3f} of {len(values)}"] if values else []
+        lines = []
+        if values:
+            lines.append(f"MAP {fmean(values.values()):.3f} over {len(values)} concepts")
         for name, reason in self.left_out.items():
             lines.append(f"left out: concept {name} ({reason})")
         return "\n".join(lines)
@@ -181,14 +183,18 @@ class ConceptScores:
 def score_concepts(
     linker: Linker, rows: np.ndarray, examples: Sequence[Example], concepts: Mapping[str, set[int]]
 ) -> ConceptScores:
-    """Search for the name of each concept; images that are annotated with it are right.
+    """Search for the name of each concept; the images annotated with the concept are relevant.
 
-    rows: as in `score_queries`. concepts: as from `data.concepts.read_concepts`. Raises InputError
-    if no image has a number.
+    rows: as in `score_queries`. concepts: as returned by `data.concepts.read_concepts`. Images
+    without a number in their name are ignored, and concepts with unknown words or without a
+    relevant image are left out. Raises InputError if no image has a number.
     """
     numbers = [image_number(example) for example in examples]
     if all(number is None for number in numbers):
-        raise InputError("concepts need images named im1.jpg, im2.jpg, ...; none of the split is")
+        raise InputError(
+            "concepts need images named im1.jpg, im2.jpg, ..., but the split has none; choose "
+            "another --data or omit --concepts"
+        )
     chosen = np.array([number is not None for number in numbers])
     found, left_out = {}, {}
     for name, annotated in concepts.items():

@@ -24,7 +24,7 @@ class RegressionJob(LinkingJob):
     def __init__(self, inputs: JobInputs) -> None:
         """Fit the sentence encoder on the training captions, and pool a frozen encoder's features.
 
-        The encoder that trains reads images.
+        An encoder that is fine-tuned reads the images instead.
         """
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
@@ -52,7 +52,7 @@ class RegressionJob(LinkingJob):
         self.steps = len(self.order(0))
 
     def batches(self, epoch: int, first: int) -> Iterator[RegressionBatch]:
-        """Yield an epoch's batches of images with all their captions, from number `first`."""
+        """Yield an epoch's batches of images with all their captions, starting with `first`."""
         pin, workers = self.inputs.device.type == "cuda", self.inputs.options.data.workers
         yield from load_ahead(self._load, self.share(self.order(epoch)[first:]), workers, pin=pin)
 
@@ -67,7 +67,10 @@ class RegressionJob(LinkingJob):
         )
 
     def conclude(self, result: RetrievalResult) -> list[str]:
-        """Write the page of matches; return its line and the scores of the standard queries."""
+        """Write the page of matches; return lines with its path and scores of the standard queries.
+
+        A model that cannot encode new texts has no scores of queries.
+        """
         lines = super().conclude(result)
         if not self.reader.can_read:
             return lines

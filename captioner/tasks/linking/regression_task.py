@@ -40,10 +40,10 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
 
 
 def idle_sizes(sources: Sequence[str]) -> dict[str, str]:
-    """Return the options of fitted text vectors that have no effect on these sources, and why."""
+    """Return the names of options that have no effect on these sources, each with the reason."""
     idle = {}
     if not any(source in REDUCED for source in sources):
-        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(REDUCED)}"
+        idle["text_dimensions"] = f"needs one of these --text-vectors: {', '.join(REDUCED)}"
     if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in sources):
         idle["text_min_count"] = "needs --text-vectors that depend on the words of the captions"
     return idle
@@ -75,7 +75,7 @@ def _name(groups: OptionGroups) -> str:
 
 
 def plain_name(source: str) -> str:
-    """Return a source of text vectors as a part of a run's name."""
+    """Return the form of a source of text vectors that is used in the names of runs."""
     return Path(source).name.replace(".", "-")
 
 

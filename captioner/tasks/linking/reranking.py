@@ -1,4 +1,4 @@
-"""Re-ranking of a split's candidates by a captioner, and the scores of retrieval that result.
+"""Re-ranking of a split's candidates by models that score pairs, and the resulting scores.
 
 Shapes: I images, N captions, P pairs, K candidates.
 """
@@ -14,10 +14,10 @@ from .vectors import RetrievalResult, rank_split
 def rerank_split(
     reranker: Reranker, scores: np.ndarray, data: CaptionData, split: str, top: int
 ) -> RetrievalResult:
-    """Rank a split by `scores` (I, N), and re-rank the first `top` candidates of each query.
+    """Rank a split by `scores` (I, N), and re-rank the `top` best candidates of each query.
 
     The candidates of images and of captions are scored together, so that every image is encoded
-    once. The other candidates follow in the order of their scores.
+    once. The other items follow in the order of their scores.
     """
     examples = data.split(split)
     texts = [text for example in examples for text in example.captions]
@@ -26,17 +26,19 @@ def rerank_split(
     wanted = np.zeros(scores.shape, dtype=bool)
     np.put_along_axis(wanted, captions, True, 1)
     np.put_along_axis(wanted.T, images, True, 1)
-    source = reranker.open([example.path for example in examples])
-    log_probs = np.full(scores.shape, np.nan)
-    log_probs[wanted] = reranker.log_probs(source, texts, np.argwhere(wanted), show_progress=True)
-    log_priors = reranker.log_priors(texts, show_progress=True)
-    evidence = evidence_for_texts(_take(log_probs, captions), log_priors[captions])
-    by_image = place_first(scores, captions, _take(scores, captions) + reranker.weight * evidence)
-    evidence = _take(log_probs.T, images)
-    by_text = place_first(scores.T, images, _take(scores.T, images) + reranker.weight * evidence)
-    return rank_split(by_image, by_text.T, data, split)
+    paths, pairs = [example.path for example in examples], np.argwhere(wanted)
+    by_image, by_text = _take(scores, captions), _take(scores.T, images)
+    for scorer, weight in zip(reranker.scorers, reranker.weights, strict=True):
+        found = np.full(scores.shape, np.nan)
+        found[wanted] = scorer.score(paths, texts, pairs, show_progress=True)
+        priors = scorer.log_priors(texts, show_progress=True)
+        chosen = None if priors is None else priors[captions]
+        by_image = by_image + weight * evidence_for_texts(_take(found, captions), chosen)
+        by_text = by_text + weight * _take(found.T, images)
+    ranked = place_first(scores, captions, by_image), place_first(scores.T, images, by_text).T
+    return rank_split(*ranked, data, split)
 
 
 def _take(values: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Return the values (Q, N) of each query's candidates (Q, K)."""
+    """Return the entries (Q, K) of values (Q, N) for each query's candidates (Q, K)."""
     return np.take_along_axis(values, candidates, 1)

@@ -1,4 +1,4 @@
-"""Searches in an evaluation: queries, concepts, and the page of wrong results."""
+"""Searches in an evaluation: queries, concepts, and the page of irrelevant results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ from .task import QUERY_FLAGS
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What is searched for, besides captions; read before the data, so that errors show early.
+    """The queries and concepts to search for, read before the data so that errors show early.
 
-    queries: None for the standard ones. concepts: None if there are none. failures: the page to
-    write, or None.
+    queries: None selects the standard ones. concepts: the image numbers of each concept, or None.
+    failures: path of the page of irrelevant results, or None.
     """
 
     queries: tuple[str, ...] | None
@@ -36,13 +36,13 @@ class SearchInputs:
     def read(cls, linker: Linker, path: Path, options: EvaluationOptions) -> "SearchInputs":
         """Read the files that the options name; raise InputError if they cannot be used.
 
-        path: that of the checkpoint, for messages.
+        path: path of the checkpoint, for error messages.
         """
         given = [name for name in sorted(QUERY_FLAGS) if getattr(options, name) is not None]
         if given and not linker.texts.can_read:
             raise InputError(
-                f"{flag_of(given[0])} needs a model that reads texts, but {path} was trained on "
-                "given text vectors; choose another checkpoint"
+                f"{flag_of(given[0])} needs a model that encodes new texts, but {path} was trained "
+                "on text vectors from a .npy file; choose another checkpoint"
             )
         if options.failures is not None:
             make_directory(options.failures.parent, "--failures")
@@ -55,9 +55,10 @@ class SearchInputs:
     def score(
         self, linker: Linker, rows: np.ndarray, examples: Sequence[Example], data: CaptionData
     ) -> dict[str, Any]:
-        """Search among the embeddings (I, E) of the examples; print and return the scores.
+        """Search the embeddings `rows` (I, E) of the examples; print and return the scores.
 
-        Nothing is scored if the model cannot read texts.
+        Writes the page of irrelevant results, if it was requested. Returns an empty dict if the
+        model cannot encode new texts.
         """
         if not linker.texts.can_read:
             return {}

@@ -1,4 +1,4 @@
-"""How well label maps fit the shapes of objects: masks, and the boxes of the demo.
+"""Scores of label maps against the masks of objects, and against the boxes of the demo.
 
 Shapes: L labels, C classes, (h, w) grid, (H, W) pixels.
 """
@@ -32,8 +32,8 @@ AT_ONCE = 32  # images
 class SegmentScores:
     """Intersections over union of the classes, and pointing accuracy if there are boxes.
 
-    threshold: value of a map below which a pixel is background. left_out: classes whose names
-    contain unknown words.
+    threshold: map value below which a pixel is background. left_out: classes that are never
+    predicted, because their names contain unknown words.
     """
 
     classes: tuple[str, ...]
@@ -44,7 +44,7 @@ class SegmentScores:
 
     @property
     def content(self) -> dict[str, Any]:
-        """The scores for scores.json."""
+        """The content of scores.json."""
         ious = dict(zip(("background", *self.classes), self.masks.ious.tolist(), strict=True))
         content: dict[str, Any] = {
             "mean_iou": self.masks.mean_iou,
@@ -58,34 +58,38 @@ class SegmentScores:
         return content
 
     def describe(self) -> str:
-        """Return the scores as lines of text."""
+        """Return the scores as lines of text; classes that do not occur are not counted."""
+        occur, known = np.isfinite(self.masks.ious).sum(), len(self.classes) + 1
+        counted = f"{known} classes"
+        if occur < known:
+            counted = f"the {occur} of {known} classes that occur"
         lines = [
-            f"masks: mean IoU {self.masks.mean_iou:.3f} over {len(self.classes) + 1} classes with "
-            f"the background, micro IoU {self.masks.micro_iou:.3f} without it, threshold "
-            f"{self.threshold:g}"
+            f"masks: mean IoU {self.masks.mean_iou:.3f} over {counted}, including the background; "
+            f"micro IoU {self.masks.micro_iou:.3f} without it; threshold {self.threshold:g}"
         ]
         if self.left_out:
-            lines.append(f"classes with unknown words, left out: {', '.join(self.left_out)}")
+            lines.append(f"never predicted (unknown words): {', '.join(self.left_out)}")
         if self.pointing is not None and self.pointing.count:
             lines.append(
                 f"pointing: {self.pointing.accuracy:.1f} % of {self.pointing.count:,} maps peak on "
-                f"their shape (by chance {self.pointing.chance_level:.1f} %)"
+                f"their shapes (by chance {self.pointing.chance_level:.1f} %)"
             )
         return "\n".join(lines)
 
 
 def score_masks(linker: Linker, found: SegmentedImages, threshold: float) -> SegmentScores:
-    """Segment images by label maps, and compare the result with their masks.
+    """Segment images by label maps, and compare the results with the images' masks.
 
     The maps are interpolated to the size of the image; `regions.segment` assigns the pixels.
-    Raises InputError if the words of all classes are unknown, and for unusable masks.
+    Raises InputError if the name of every class contains an unknown word, and for unusable masks.
     """
     known = [not linker.texts.unknown_words(name) for name in found.classes]
     names = [name for name, is_known in zip(found.classes, known, strict=True) if is_known]
     if not names:
+        more = ", ..." if len(found.classes) > 5 else ""
         raise InputError(
-            f"the model knows none of the classes {', '.join(found.classes[:5])} ...; choose other "
-            "masks, or name the classes by words of the captions in classes.txt"
+            f"all class names ({', '.join(found.classes[:5])}{more}) have unknown words; choose "
+            "other masks, or list names in classes.txt that use words of the captions"
         )
     numbers = np.array([0, *(i + 1 for i, is_known in enumerate(known) if is_known)])
     count = len(found.classes) + 1
@@ -105,10 +109,12 @@ def score_masks(linker: Linker, found: SegmentedImages, threshold: float) -> Seg
 def score_demo(
     linker: Linker, data: CaptionData, split: str, threshold: float
 ) -> SegmentScores | None:
-    """Score maps of the names of shapes on a split of the demo; None for any other data set.
+    """Score the maps of the names of shapes on a split of the demo.
 
-    The map of a kind is the larger of the maps of its singular and plural. Pointing counts the
-    kinds that an image's captions name. None also if the model does not know all names.
+    The map of a kind is the maximum of the maps of its singular and its plural. Pointing accuracy
+    is measured for the names that occur in an image's captions; an image whose captions name no
+    shape counts for the masks only. Returns None for any other data set, and if the model does not
+    know all names. Raises InputError for another version of the demo.
     """
     shapes = demo.read_shapes(data.root, split)
     words = [*KINDS, *PLURALS.values()]
@@ -129,10 +135,11 @@ def score_demo(
             kinds = np.maximum(maps[: len(KINDS)], maps[len(KINDS) :])
             given = segment(_to_pixels(linker, kinds, image), threshold)
             total += segmentation(given, masks[example.path.name], len(KINDS) + 1)
-            used = [word for word in words if _uses(example.captions, word)]
-            own = np.stack([maps[words.index(word)] for word in used])
-            for word, each in zip(used, own, strict=True):
-                pointed += pointing([word], each[None], shapes[example.id], offset=encoder.offset)
+            for word, own in zip(words, maps, strict=True):
+                if _uses(example.captions, word):
+                    pointed += pointing(
+                        [word], own[None], shapes[example.id], offset=encoder.offset
+                    )
     return SegmentScores(KINDS, total, threshold, pointing=pointed)
 
 

@@ -13,6 +13,7 @@ from ...data.labels import (
     ImageLabels,
     LabelSplit,
     choose_labels,
+    exclude_relatives,
     image_labels,
     load_labels,
     split_labels,
@@ -40,7 +41,7 @@ class SpatialJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Choose the labels, and compute the feature maps of a frozen encoder."""
+        """Choose the labels, build the model, and compute the feature maps of a frozen encoder."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         model_options, options = spatial_options(groups)
@@ -57,19 +58,19 @@ class SpatialJob(LinkingJob):
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"spatial embedding of {encoder.channels} channels in {model_options.blocks} blocks of "
-            f"{model.dimensions} dimensions, {len(labels.seen):,} labels and "
-            f"{len(labels.held_out):,} held out, {trained:,} trained parameters"
+            f"{model.dimensions} dimensions, {len(labels.seen):,} seen and "
+            f"{len(labels.held_out):,} held-out labels, {trained:,} trained parameters"
         )
         self.open(model.to(inputs.device), reader, None)
         self.linker = Linker(model, reader, inputs.transform, labels)
-        words = label_words(self.examples, options.tags)
-        self._labels = image_labels(words, labels.seen)
+        words = label_words(self.data, "train", options.tags)
+        self._labels = exclude_relatives(image_labels(words, labels.seen))
         assert reader.sentences is not None
         self._vectors = torch.from_numpy(reader.sentences.encode(labels.seen))
         self.steps = len(self.order(0))
 
     def batches(self, epoch: int, first: int) -> Iterator[SpatialBatch]:
-        """Yield an epoch's batches of images and labels, starting with `first`."""
+        """Yield an epoch's batches of images and labels, starting with batch `first`."""
         pin, workers = self.inputs.device.type == "cuda", self.inputs.options.data.workers
 
         def load(indices: Sequence[int]) -> SpatialBatch:
@@ -107,12 +108,15 @@ class SpatialJob(LinkingJob):
         return score_spatial(self.linker, self.val_images, self.data, "val", self._options.tags)
 
     def save_text_model(self, directory: Path) -> None:
-        """Write the label vectors and the labels."""
+        """Write the word vectors and the labels to a checkpoint's directory."""
         super().save_text_model(directory)
         self.linker.known_labels.save(directory)
 
     def conclude(self, _: SpatialResult) -> list[str]:  # type: ignore[override]
-        """Draw the maps of a few val images and a plane of all; return lines that name them."""
+        """Draw maps of a few val images and a projection of all; return lines with the paths.
+
+        With --heatmaps 0, neither is drawn.
+        """
         count = self.inputs.options.run.heatmaps
         if not count:
             return []
@@ -122,7 +126,10 @@ class SpatialJob(LinkingJob):
         return [f"maps: {maps}", f"projection: {plane}"]
 
     def next_commands(self) -> list[str]:
-        """Return commands that evaluate, label, localise, index and search."""
+        """Return commands that evaluate, label, localise, index, search and project.
+
+        The last three are left out for images on a server.
+        """
         run, images = str(self.inputs.run), self.data.split("val")
         splits = {example.split for example in self.data.examples}
         split = "test" if "test" in splits else "val"
@@ -143,14 +150,16 @@ class SpatialJob(LinkingJob):
 
 
 def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordSum:
-    """Build the word vectors: of unit length, after the mean of the vocabulary is subtracted.
+    """Build word vectors, subtract the mean of the vocabulary, and scale them to unit length.
 
-    The vector of several words is the weighted mean of theirs. Raises InputError as
-    `build_sentence_encoder` does.
+    A label of several words has the weighted mean of their vectors. Raises InputError in the same
+    cases as `build_sentence_encoder`.
     """
     encoder: SentenceEncoder = build_sentence_encoder(options, data)
     if not isinstance(encoder, WordSum) or encoder.vectors is None:
-        raise InputError("the spatial embedding needs one vector per word")
+        raise InputError(
+            "the spatial embedding needs one vector per word; pass word vectors as --text-vectors"
+        )
     vectors = unit_rows(encoder.vectors - encoder.vectors.mean(0))
     is_plain = not any(source.endswith(WEIGHTED) for source in options.text_vectors)
     weights = np.ones(len(encoder.words), np.float32) if is_plain else encoder.weights
@@ -160,8 +169,8 @@ def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordS
 def build_labels(
     options: SpatialTaskOptions, data: CaptionData, reader: TextReader, seed: int
 ) -> LabelSplit:
-    """Choose the labels by their number of training images, and hold out a share of them."""
-    words = label_words(data.split("train"), options.tags)
+    """Choose the labels of enough training images, and hold out a fraction of them."""
+    words = label_words(data, "train", options.tags)
     names = choose_labels(words, options.min_images, lambda name: not reader.unknown_words(name))
     return split_labels(names, options.held_out, seed)
 
@@ -169,10 +178,10 @@ def build_labels(
 def sample_labels(
     labels: ImageLabels, image: int, count: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, int]:
-    """Return the indices of labels on which to train an image, and how many of them it has.
+    """Return the indices of labels on which to train an image, and the number of positive ones.
 
-    These come first; they are all labels of the image. They are filled up to `count` with random
-    labels that it does not have; labels of which it is unclear are never used.
+    All labels of the image come first. Random labels that the image does not have follow, until
+    there are `count` labels in total. Labels that are unclear for the image are never used.
     """
     present = labels.present[image]
     taken = np.concatenate([present, labels.unclear[image]])

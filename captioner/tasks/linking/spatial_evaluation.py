@@ -1,4 +1,4 @@
-"""Evaluate a spatial checkpoint: labels and retrieval of a split, and masks of objects."""
+"""Evaluate a spatial checkpoint: labels and retrieval on a split, and masks of objects."""
 
 from collections.abc import Sequence
 from pathlib import Path

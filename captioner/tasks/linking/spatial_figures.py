@@ -1,4 +1,4 @@
-"""Figures at the end of a spatial run: label maps of a few images, and all images among labels."""
+"""Figures at the end of a spatial run: label maps of a few images, and a plane of all images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +23,9 @@ def draw_maps(
 ) -> Path:
     """Draw the maps of `count` evenly spaced images, and return the directory.
 
-    Each figure shows the most likely trained labels, the most likely label that was held out, and
-    the least likely one, whose map should stay dark. The words have their scores beside them.
-    images: a source whose i-th item belongs to the i-th example.
+    Each figure shows the most likely seen labels, the most likely held-out label, if any, and the
+    least likely label, whose map should stay dark, with their scores. images: a source whose i-th
+    item belongs to the i-th example.
     """
     labels, encoder = linker.known_labels, linker.model.encoder
     assert encoder is not None
@@ -42,7 +42,7 @@ def draw_maps(
             image,
             [f"{names[j]} {scores[i, j]:.2f}" for j in chosen],
             linker.label_maps([image], names[chosen].tolist())[0],
-            title=f"{examples[i].captions[0]} (the fifth label was never trained)"
+            title=f"{examples[i].captions[0]} (label {len(seen[:SHOWN]) + 1} is held out)"
             if len(held_out)
             else examples[i].captions[0],
             offset=encoder.offset,
@@ -52,11 +52,11 @@ def draw_maps(
 
 
 def draw_plane(path: Path, linker: Linker, images: Source, examples: Sequence[Example]) -> Path:
-    """Draw all images among the most frequent labels, as points; return the path."""
+    """Draw all images as points on a plane of the most frequent labels; return the path."""
     names = [family[0] for family in families(linker.known_labels.seen)[:ANCHORS]]
     scores = linker.label_source(images, len(examples), names).scores
     points, places = label_points(scores), anchors(len(names))
     meaning = Axes2D(anchors=(names, places)) if len(names) > 2 else Axes2D()
-    title = f"{len(examples):,} images among the labels closest to each"
+    title = f"{len(examples):,} images, placed by their scores for labels"
     draw_projection(path, points, strongest(scores), names, title, meaning)
     return path

@@ -1,4 +1,4 @@
-"""The task of finding words in images: the spatial embedding."""
+"""The task of localising words in images: the spatial embedding."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
     _, options = spatial_options(groups)
     idle = dict.fromkeys(SPATIAL.hidden, "has no effect with --system spatial")
     if not any(source.removesuffix(WEIGHTED) in SOURCES for source in options.text_vectors):
-        idle["text_dimensions"] = f"needs --text-vectors {' or '.join(SOURCES)}"
+        idle["text_dimensions"] = f"needs one of these --text-vectors: {', '.join(SOURCES)}"
     if groups.run.start_from is not None:
         given = "cannot be combined with --start-from, which provides the labels and their vectors"
         own = ("text_vectors", "text_min_count", "text_dimensions", "min_images", "held_out")
@@ -58,7 +58,10 @@ def _check(groups: OptionGroups) -> None:
                 f"{', '.join(SOURCES)} or a file of word vectors as --text-vectors, got {source!r}"
             )
     if len(options.text_vectors) > 1:
-        raise InputError("the spatial embedding needs one source of word vectors; pass one")
+        raise InputError(
+            "the spatial embedding needs exactly one source of word vectors, got "
+            f"{len(options.text_vectors)}; pass one --text-vectors"
+        )
     check_sentence_encoder(options)
 
 
@@ -81,7 +84,7 @@ def _evaluate(checkpoints: "Sequence[Checkpoint]", request: "EvaluationRequest")
 
 SPATIAL = Task(
     name="spatial",
-    title="where in an image a word is: labels, maps and regions",
+    title="localisation of words in images: labels, maps and regions",
     model_options=SpatialOptions,
     options=SpatialTaskOptions,
     architecture=("blocks", "head_size"),
@@ -94,7 +97,11 @@ SPATIAL = Task(
         "epochs": 6,
         "encoder_learning_rate": 3e-3,
         "held_out": 0.0,  # the words of the demo have too little in common
+        "text_vectors": ("lsa",),  # ppmi-svd makes the names of shapes too similar
         "text_dimensions": 40,
+        "max_share": 0.88,
+        "min_images": 20,
+        "cell_dropout": 0.5,  # a small shape covers few cells
     },
     hidden=frozenset({"samples"}),
     idle_options=_idle,

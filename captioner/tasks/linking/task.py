@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
@@ -46,7 +45,7 @@ def _idle_linear(groups: OptionGroups) -> dict[str, str]:
     else:
         idle |= dict.fromkeys(("ridge", "correlation_power"), "needs --solver cca")
     if not any(source in REDUCED for source in options.text_vectors):
-        idle |= {"text_dimensions": f"needs --text-vectors {' or '.join(REDUCED)}"}
+        idle |= {"text_dimensions": f"needs one of these --text-vectors: {', '.join(REDUCED)}"}
     if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in options.text_vectors):
         idle |= {"text_min_count": "needs --text-vectors that depend on the words of the captions"}
     if starts:
@@ -105,20 +104,16 @@ def _idle_joint(groups: OptionGroups) -> dict[str, str]:
 def _check_joint(groups: OptionGroups) -> None:
     from ...text.given_rows import open_rows
     from ...text.options import TextVectorOptions
-    from .text_vectors import check_sentence_encoder
+    from .text_vectors import check_sentence_encoder, check_word_vectors
 
     _, options = joint_options(groups)
     if options.image_vectors is not None:
         open_rows(options.image_vectors, "image vectors")
     sources, words = options.text_vectors, options.word_vectors
     if words is not None:
-        if words != WORD2VEC and not is_vector_file(Path(words)):
-            raise InputError(
-                f"word_vectors must be {WORD2VEC}, or a .txt, .vec or .bin file, got {words!r}"
-            )
-        sources = (*sources, words)
+        check_word_vectors(words, (WORD2VEC,))
     if groups.run.start_from is None and sources:
-        check_sentence_encoder(TextVectorOptions(text_vectors=tuple(dict.fromkeys(sources))))
+        check_sentence_encoder(TextVectorOptions(text_vectors=sources))
 
 
 def _stored(name: str, groups: OptionGroups) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from ...text.sentence_vectors import (
 from ...text.trained_words import fit_fasttext, fit_ppmi_svd
 from ...text.transformer import check_transformer, read_transformer
 from ...text.word_vectors import is_vector_file, split_weighting
+from .options import WORD2VEC
 
 BLOCK = 4096  # captions encoded at once
 
@@ -55,15 +56,32 @@ def check_sentence_encoder(options: TextVectorOptions) -> None:
                 )
             case "word vectors" if not split_weighting(source)[0].is_file():
                 file, _ = split_weighting(source)
-                raise InputError(
-                    f"word vectors {file} do not exist or are not a file; check the path"
-                )
+                problem = "are not a file" if file.exists() else "do not exist"
+                raise InputError(f"word vectors {file} {problem}; check the path")
             case "rows":
                 open_rows(path)
             case "transformer":
                 check_transformer(path)
             case "captioner":
                 checkpoint.find(path)
+
+
+def check_word_vectors(source: str, names: Sequence[str]) -> None:
+    """Raise InputError unless `source` is one of the names or an existing file of word vectors.
+
+    Also raises InputError if the extra that a source needs is not installed.
+    """
+    if source not in names and not is_vector_file(Path(source)):
+        raise InputError(
+            f"word_vectors must be {', '.join(names)}, or a .txt, .vec or .bin file, got {source!r}"
+        )
+    if source == WORD2VEC and importlib.util.find_spec("gensim") is None:
+        raise InputError(
+            "word2vec needs gensim; run pip install 'captioner[link]', or pass a file of word "
+            "vectors"
+        )
+    if source not in names and not Path(source).is_file():
+        raise InputError(f"word vectors {source} do not exist or are not a file; check the path")
 
 
 def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> SentenceEncoder:
@@ -143,7 +161,10 @@ def _all_captions(data: CaptionData) -> Iterator[tuple[str, str]]:
 
 
 def _kind(source: str) -> str:
-    """Return the kind of a source: one of FITTED, or the kind of file at its path."""
+    """Return the kind of a source: one of FITTED, or the kind of file or directory at its path.
+
+    Raises InputError if it is neither.
+    """
     path = Path(source)
     if source in FITTED:
         return source
@@ -154,10 +175,10 @@ def _kind(source: str) -> str:
     if path.is_dir():
         return "transformer" if (path / "tokenizer.json").exists() else "captioner"
     if os.sep in source or path.exists():
+        problem = "are not of a known kind" if path.exists() else "do not exist"
         raise InputError(
-            f"sentence vectors {path} do not exist, or are not of a known kind; choose a .txt, "
-            ".vec or .bin file of word vectors, a .npy file, or the directory of a sentence "
-            "encoder or captioner"
+            f"sentence vectors {path} {problem}; choose a .txt, .vec or .bin file of word vectors, "
+            "a .npy file, or the directory of a sentence encoder or captioner"
         )
     close = get_close_matches(source, FITTED, 1)
     advice = f"did you mean {close[0]!r}?" if close else f"choose {', '.join(FITTED)} or a path"
@@ -187,7 +208,7 @@ def _build(
 def _fit(
     name: str, options: TextVectorOptions, captions: Sequence[str], *, weighted: bool
 ) -> SentenceEncoder:
-    """Fit the encoder `name` + WEIGHTED if it is weighted, else `name`, on the captions."""
+    """Fit the encoder `name` on the captions; if `weighted`, weight its words by tf-idf."""
     minimum, dimensions = options.text_min_count, options.text_dimensions
     match name:
         case "counts":

@@ -26,9 +26,9 @@ ROUNDING = 1e-6
 class RetrievalResult:
     """The retrieval scores of a split; implements `tasks.task.Result`.
 
-    own: scores for which only an image's own captions are correct. equal: scores for which captions
-    with the same words as one of the image's own are correct, too; None if no two images share a
-    caption. pair_accuracy: as in `metrics.retrieval`. scores (I, N): by which captions are ranked.
+    own: scores that count only an image's own captions as correct. equal: scores that also count
+    captions with the same words as one of the image's own captions; None if no two images share a
+    caption. pair_accuracy: as in `metrics.retrieval`. scores (I, N): the scores that rank captions.
     """
 
     own: RetrievalScores
@@ -38,7 +38,7 @@ class RetrievalResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name; only an image's own captions are correct."""
+        """The scores by name; only an image's own captions count as correct."""
         if self.pair_accuracy is None:
             return self.own.numbers
         return {**self.own.numbers, "pair_accuracy": self.pair_accuracy}
@@ -62,8 +62,8 @@ class RetrievalResult:
         lines = [part.describe() for part in parts]
         if self.pair_accuracy is not None:
             lines.append(
-                f"pair accuracy {self.pair_accuracy:.3f} (against one random text; weak models "
-                "have high values, too)"
+                f"pair accuracy {self.pair_accuracy:.3f} (against one random negative text; high "
+                "even for weak models)"
             )
         return "\n".join(lines)
 
@@ -74,7 +74,7 @@ def image_of_caption(examples: list[Example]) -> np.ndarray:
 
 
 def group_equal(texts: Iterable[str]) -> np.ndarray:
-    """Return a number for each text (N,), equal for texts with the same words."""
+    """Return a group number for each text (N,); texts with the same words have the same number."""
     numbers: dict[tuple[str, ...], int] = {}
     return np.array([numbers.setdefault(tuple(split_words(t)), len(numbers)) for t in texts])
 
@@ -117,7 +117,7 @@ def score_split(
 
 
 def split_scores(linker: Linker, rows: np.ndarray, data: CaptionData, split: str) -> np.ndarray:
-    """Return the cosine (I, N) of each image of a split with each caption.
+    """Return the score (I, N), the dot product of embeddings, of each image with each caption.
 
     rows (I, E): the embeddings of the split's images.
     """
@@ -129,11 +129,18 @@ def split_scores(linker: Linker, rows: np.ndarray, data: CaptionData, split: str
 def rank_split(
     image_scores: np.ndarray, text_scores: np.ndarray, data: CaptionData, split: str
 ) -> RetrievalResult:
-    """Rank the captions of a split by `image_scores`, and its images by `text_scores`.
+    """Rank the captions of a split for each image, and its images for each caption.
 
-    Both (I, N); the first ranks captions for each image, the second images for each caption.
+    image_scores (I, N): scores that rank the captions for each image. text_scores (I, N): scores
+    that rank the images for each caption.
     """
-    examples = data.split(split)
+    return rank_examples(image_scores, text_scores, data.split(split), split)
+
+
+def rank_examples(
+    image_scores: np.ndarray, text_scores: np.ndarray, examples: list[Example], split: str
+) -> RetrievalResult:
+    """Rank the captions and images of some examples of a split, as `rank_split` ranks all."""
     image_of_text = image_of_caption(examples)
 
     def rank_all(scores: np.ndarray, groups: np.ndarray | None) -> RetrievalScores:

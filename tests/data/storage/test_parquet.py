@@ -97,5 +97,5 @@ def test_tables_that_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"b.parquet is not a readable Parquet file: "):
         read_captions(tmp_path / "b.parquet")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"need pyarrow; install it with pip install 'captioner\["):
+    with pytest.raises(InputError, match=r"need pyarrow; run pip install 'captioner\["):
         open_table(tmp_path / "a.parquet")

@@ -135,8 +135,14 @@ ROWS = torch.arange(8)
             "dimensions must be between 1 and 3 for image vectors of size 5 and .* size 3, got 4",
         ),
         ({"dimensions": 0}, "^dimensions must be between 1 and 3 .* got 0$"),
-        ({"image_of_text": ROWS[:7]}, r"^images must be \(I, X\).* \(8, 3\) and \(7,\)$"),
-        ({"images": torch.zeros(8)}, r"^images must be \(I, X\)"),
+        (
+            {"image_of_text": ROWS[:7]},
+            r"^images must .*, texts \(8, 3\), image_of_text \(7,\)$",
+        ),
+        (
+            {"images": torch.zeros(8)},
+            r"^images must .* got images \(8,\), image_of_text \(8,\)$",
+        ),
         ({"image_of_text": ROWS + 1}, "^image_of_text must contain indices from 0 to 7, got 1 to"),
         ({"image_of_text": ROWS - 1}, "^image_of_text must contain indices from 0 to 7, got -1 to"),
         ({"texts": torch.full((8, 3), torch.nan)}, "^text vectors must be finite"),
@@ -177,7 +183,7 @@ def test_large_means_do_not_cost_digits():
 def test_blocks_of_another_number_of_texts_are_refused(sizes):
     images = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
     blocks = (torch.ones(size, 3) for size in sizes)
-    message = rf"got \(8, 5\) and \({sum(sizes)}, 3\) and \(8,\)$"
+    message = rf"got images \(8, 5\), texts \({sum(sizes)}, 3\), image_of_text \(8,\)$"
     with pytest.raises(InputError, match=message):
         fit_cca(images, blocks, ROWS, dimensions=2, ridge=0.1, power=1)
 
@@ -185,5 +191,6 @@ def test_blocks_of_another_number_of_texts_are_refused(sizes):
 def test_blocks_of_other_dimensions_are_refused():
     images = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
     blocks = [torch.ones(4, 3), torch.ones(4, 4)]
-    with pytest.raises(InputError, match=r"^images must be \(I, X\), .* and \(8, 4\) and \(8,\)$"):
+    message = r"^images must have .*, texts \(8, 4\), image_of_text \(8,\)$"
+    with pytest.raises(InputError, match=message):
         fit_cca(images, blocks, ROWS, dimensions=2, ridge=0.1, power=1)

@@ -210,7 +210,9 @@ def test_a_grid_keeps_where_features_are():
     torch.testing.assert_close(model.encode_images(maps), model.image(vectors))
     assert model.features == "maps"
     assert tiny_model().features == "pooled"
-    with pytest.raises(InputError, match="image features must have 2, 3 or 4 dimensions, got 3"):
+    with pytest.raises(
+        InputError, match="features must have 2 or 4 dimensions for an image_grid, got 3"
+    ):
         model.encode_images(torch.rand(2, 2, 3))
 
 

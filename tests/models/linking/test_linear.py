@@ -86,5 +86,7 @@ def test_a_batch_moves_as_a_whole():
     [("dimensions", 0), ("ridge", -0.1), ("margin", -1.0), ("correlation_power", float("nan"))],
 )
 def test_options_are_checked(name, value):
-    with pytest.raises(InputError, match=f"^{name} must be at least [01], got {value}$"):
+    with pytest.raises(
+        InputError, match=f"^{name} must be (finite and )?at least [01], got {value}$"
+    ):
         LinearOptions(**{name: value})

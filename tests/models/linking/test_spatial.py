@@ -128,6 +128,12 @@ def test_a_larger_cosine_is_a_larger_score_at_first():
     assert high > low
 
 
+def test_the_initial_share_of_the_maximum():
+    fresh = SpatialEmbedding(D, E, SpatialOptions(blocks=K, max_share=0.75), None)
+    score = fresh.score_logits(torch.tensor([[[[0.0, 4.0], [0.0, 0.0]]]]))
+    assert score.item() == pytest.approx(0.75 * 4 + 0.25 * 1)
+
+
 def test_hidden_cells_count_nowhere():
     """A batch is trained on a random half of the cells, the same for all of its images."""
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ def test_a_collapse_is_reported_once_with_its_value_and_advice(capsys):
     watch_steps([1.004] * STEPS + [0.996] * 3 * STEPS)
     (line,) = capsys.readouterr().out.splitlines()
     assert line == (
-        "warning: the loss has collapsed: for 200 steps it was within 0.5% of 0.4, its value if "
+        "warning: the loss has collapsed: for 200 steps it was within 0.5 % of 0.4, its value if "
         "all pairs have the same score; do this"
     )
 

@@ -86,7 +86,7 @@ def test_scores_agree_with_the_embeddings(colours, capsys):
 
 def test_unknown_words_are_errors_or_returned(colours):
     linker = train_python(colours, run="run", epochs=1).linker
-    with pytest.raises(InputError, match="the text model does not know 'zebra'"):
+    with pytest.raises(InputError, match="the texts contain unknown words: 'zebra'"):
         linker.encode_texts("red zebra")
     rows, unknown = linker.encode_texts(["red zebra", "red"], on_unknown="return")
     assert unknown == [["zebra"], []]
@@ -173,7 +173,7 @@ def test_a_collapsed_run_says_what_to_do(colours, loss, monkeypatch, capsys):
     monkeypatch.setattr(collapse, "TOLERANCE", 9.0)
     own = {"warm_up_epochs": 0} if loss == "hardest" else {}
     train_python(colours, run="run", loss=loss, **own)
-    found = capsys.readouterr().out.count("with --loss hardest more --warm-up-epochs, or --loss")
+    found = capsys.readouterr().out.count("--loss infonce, or, with --loss hardest, more")
     assert found == (loss == "hardest")
     history = read_log(Path("checkpoints/run/log.jsonl"))
     assert ("relative_loss" in history[-1]) == (loss == "hardest")
@@ -243,6 +243,7 @@ def test_a_recipe_replaces_defaults_and_flags_override_it(capsys):
         "With --recipe favre2017, the defaults are --loss random-negative --margin 1.0 --similarity"
         in shown
     )
+    assert "--image-activation tanh --no-text-layer --no-word-sum --word-dropout 0.0" in shown
     assert "maximum text length in words; longer texts are truncated [16]" in shown
 
 

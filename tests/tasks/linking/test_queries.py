@@ -49,7 +49,7 @@ def test_queries_are_scored_by_hand(linker):
     found = score_queries(linker, VECTORS, IMAGES, queries)
     assert [each.query for each in found.queries] == ["dog", "dog + beach", "dog - beach"]
     assert found.left_out == {
-        "snow": "no image is right",
+        "snow": "no relevant image",
         "dog + cat": "unknown words",
         "zebra - dog": "unknown words",
     }
@@ -87,7 +87,9 @@ def test_numbers_are_means_over_queries_of_a_kind(linker):
     assert numbers["P@5_negated_alone"] == pytest.approx(2 / 5)
     text = found.describe()
     assert "queries: P@5 " in text
-    assert "A - B: P@5 0.40 with A and without B, and 0.40 by searching for A alone" in text
+    assert (
+        "A - B: P@5 0.40 of images with A and without B; searching for A alone gives 0.40" in text
+    )
     assert json.loads(json.dumps(found.content))["queries"][0]["query"] == "dog"
 
 
@@ -102,13 +104,13 @@ def test_the_standard_queries_are_the_default(linker):
 def test_concepts_are_scored_by_annotations(linker):
     concepts = {"dog": {1, 4}, "dog_r1": {4}, "cat": {1}, "snow": {99}, "dog_beach": {2, 7}}
     found = score_concepts(linker, VECTORS, IMAGES, concepts)
-    assert found.left_out == {"cat": "unknown words", "snow": "no image is right"}
+    assert found.left_out == {"cat": "unknown words", "snow": "no relevant image"}
     # dog: 5 (wrong), 1, then 2 and 4 tie
     assert found.average_precision["dog"] == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert found.average_precision["dog_r1"] == pytest.approx(1 / 4)
     assert found.average_precision["dog_beach"] == pytest.approx(1)
     assert found.content["MAP"] == pytest.approx((1 / 2 + 1 / 4 + 1) / 3)
-    assert found.describe().startswith("concepts: MAP 0.583 of 3\nleft out: concept cat")
+    assert found.describe().startswith("MAP 0.583 over 3 concepts\nleft out: concept cat")
 
 
 def test_concepts_need_numbered_images(linker):
@@ -157,9 +159,9 @@ def test_concepts_of_images_without_numbers_are_refused(run):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--queries", "queries gone cannot be read: No such file"),
+        ("--queries", "query file gone cannot be read: No such file"),
         ("--concepts", "gone contains no concepts"),
-        ("--failures", "--failures file cannot be created: "),
+        ("--failures", "--failures: directory file cannot be created: "),
     ],
 )
 def test_missing_files_show_before_images_are_read(run, flag, message, monkeypatch):

@@ -142,7 +142,7 @@ def test_own_text_vectors_score_splits_but_cannot_search(sources, capsys):
     evaluate.main(words)
     assert "queries:" not in capsys.readouterr().out
     Path("queries.txt").write_text("red\n")
-    with pytest.raises(InputError, match="--queries needs a model that reads texts, but "):
+    with pytest.raises(InputError, match="--queries needs a model that encodes texts, but "):
         evaluate.main([*words, "--queries", "queries.txt"])
 
 
@@ -151,7 +151,7 @@ def test_own_text_vectors_score_splits_but_cannot_search(sources, capsys):
     [
         ({"loss": "bce", "margin": 0.1}, "--margin needs --loss ranking"),
         ({"temperature": 0.1}, "--temperature needs --loss contrastive"),
-        ({"text_vectors": ["counts"], "text_dimensions": 5}, "--text-dimensions needs --text-vec"),
+        ({"text_vectors": ["counts"], "text_dimensions": 5}, "--text-dimensions needs one of"),
         ({"text_vectors": ["x.npy"], "text_min_count": 5}, "--text-min-count needs --text-vectors"),
         ({"heatmaps": 3}, "--heatmaps has no effect with --system regression"),
         ({"start_from": "x", "text_vectors": ["lsa"]}, "--text-vectors cannot be combined with"),

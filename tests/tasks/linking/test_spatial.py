@@ -1,6 +1,7 @@
 """Training the spatial embedding: sampling of labels, held-out labels, resuming, options."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import captioner
 import train
 from captioner import Linker, TrainConfig
+from captioner.__main__ import main
 from captioner.checkpoints import checkpoint
 from captioner.data.labels import ImageLabels, load_labels
 from captioner.data.readers import read_captions
@@ -142,7 +144,7 @@ def test_labels_from_tags(colours):
     )
     Path("captions.txt").write_text("")
     Path("tags.csv").write_text("image,tags\n" + "\n".join(rows))
-    with pytest.raises(InputError, match="training needs at least 2 labels, but 0 occur"):
+    with pytest.raises(InputError, match=r"training needs at least 2 labels that .*, got 0; "):
         train_python(colours, run="x", tags="tags.csv")
     rows = [
         row.replace("thing", "red").replace("bright light", "all is").replace("dark", "is")
@@ -153,6 +155,29 @@ def test_labels_from_tags(colours):
     assert set(load_labels(Path("checkpoints/tags/best")).seen) == {"red", "all is", "is"}
     stored = checkpoint.load(Path("checkpoints/tags")).config["spatial"]
     assert stored["tags"] == "tags.csv"
+
+
+def test_training_on_a_table_of_tags(colours):
+    """Tags of several words are one label, in training and in evaluation."""
+    lines = ["image,tags,split"]
+    for split in ("train", "val"):
+        for i, path in enumerate(sorted((colours / split).glob("*.png"))):
+            tags = "deep water|sky" if i % 2 else "sky|grass"
+            lines.append(f"{split}/{path.name},{tags},{split}")
+    for split in ("train", "val"):
+        shutil.copytree(colours / split, f"photos/{split}")
+    table = Path("photos/tags.csv")
+    table.write_text("\n".join(lines) + "\n")
+    train_python(table, run="tagged", epochs=1)
+    assert set(load_labels(Path("checkpoints/tagged/best")).names) == {
+        "deep water",
+        "sky",
+        "grass",
+    }
+    main(["evaluate", "--checkpoint", "checkpoints/tagged", "--split", "val", "--workers", "0"])
+    scores = json.loads(Path("checkpoints/tagged/evaluation-val/scores.json").read_text())
+    assert set(scores["labels"]["seen"]["average_precision"]) == {"deep water", "sky", "grass"}
+    assert scores["labels"]["seen"]["average_precision"]["sky"] == 1  # all images have it
 
 
 def test_maps_and_a_projection_are_drawn(colours, capsys):
@@ -170,15 +195,19 @@ def test_maps_and_a_projection_are_drawn(colours, capsys):
     ("options", "message"),
     [
         ({"text_vectors": ("tf-idf",)}, "needs one vector per word; choose ppmi-svd, "),
-        ({"text_vectors": ("lsa", "word2vec")}, "needs one source of word vectors; pass one"),
+        (
+            {"text_vectors": ("lsa", "word2vec")},
+            "needs exactly one source of word vectors, got 2; pass",
+        ),
         ({"text_vectors": ("gone.txt",)}, "gone.txt do not exist"),
         ({"tags": "gone.csv"}, "tags gone.csv do not exist"),
         ({"samples": 3}, "--samples has no effect with --system spatial"),
         ({"start_from": "x", "held_out": 0.1}, "--held-out cannot be combined with --start-from"),
         ({"held_out": 1.0}, "held_out must be at least 0 and below 1"),
         ({"labels_per_image": 1}, "labels_per_image must be at least 2"),
-        ({"min_images": 99}, "training needs at least 2 labels, but 0 occur in at least 99 images"),
+        ({"min_images": 99}, "at least 2 labels that occur in at least 99 images, got 0; lower"),
         ({"cell_dropout": 1.0}, "cell_dropout must be at least 0 and below 1"),
+        ({"max_share": 1.0}, "max_share must be above 0 and below 1"),
         ({"image_vectors": "x.npy"}, "unknown training option 'image_vectors'"),
     ],
 )

@@ -1,0 +1,46 @@
+"""Groups of similar images or texts of an index, named by the words that fit them.
+
+Shapes: N images or texts.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..plots.overlays import is_dimmed
+from ..retrieval.projections import cluster, nearest_words
+
+if TYPE_CHECKING:
+    from ..index import Index
+    from ..linker import Linker
+
+WORDS = 3000  # most frequent known words among which groups find their names
+
+
+def group_images(
+    index: "Index", chosen: np.ndarray, count: int, seed: int
+) -> tuple[np.ndarray, list[str]]:
+    """Divide rows of an index into groups by k-means of their embeddings.
+
+    chosen (N,): the rows. count, seed: as in `cluster`. Returns the group of each row (N,), from 0
+    for the largest, and the names of the groups: the known words whose embeddings fit a group
+    better than the others, or numbers, after a note on standard error, if the text model has no
+    list of words. Raises InputError as `cluster` does.
+    """
+    vectors = np.asarray(index.rows[chosen], np.float32)
+    groups = cluster(vectors, count, seed)
+    words, rows = _known_words(index.linker)
+    if words:
+        return groups, [", ".join(each) for each in nearest_words(vectors, groups, words, rows)]
+    note = "note: groups are numbered, because the text model of the index has no list of words"
+    print(note, file=sys.stderr)
+    return groups, [f"group {group + 1}" for group in range(groups.max() + 1)]
+
+
+def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
+    """Return the most frequent content words of a linking model, and their embeddings."""
+    known = (word for word in linker.texts.words[:WORDS] if linker.texts.knows(word))
+    words = [word for word in known if not is_dimmed(word)]
+    rows = linker.encode_texts(words) if words else np.empty((0, linker.model.dimensions))
+    return words, rows

@@ -1,0 +1,299 @@
+"""Multimodal CNN (m-CNN): convolutions over words, one layer of which also reads the image.
+
+Ma et al. 2015 (Multimodal convolutional neural networks for matching image and sentence). The score
+of a pair is the output of a network that reads both, so there are no embeddings. Shapes: B images,
+N texts, P pairs, T words, U units (windows of words, or of units below), C units of a layer.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ...errors import InputError
+from ...text.vocabulary import PAD
+from ...vision.encoders import Encoder
+from ..layers import Dropout, Standardize
+from ..losses import Loss
+from .contrastive import RELATIVE, own_texts, shifted_hinges
+from .joint import JointBatch, drop_words
+from .linear import image_vectors
+from .options import LEVELS, McnnOptions
+from .texts import Texts
+
+WINDOW, POOL = 3, 2  # units that a convolution reads, and that a pooling reduces to one
+START = 0.3  # factor of the similarity as which a model starts: scores differ by about 0.1
+CHUNK = 1024  # pairs scored at once: their units fit in the cache of a core
+TEXTS_AT_ONCE = 256  # texts whose units are in memory while pairs are scored
+
+
+class TextParts(NamedTuple):
+    """What texts contribute to the layer that merges them with images.
+
+    sums (N, U, C): sums of the layer over its inputs from the text, pooled; minus infinity for
+    units of padding, whose outputs are then zero. gates (N, U): False for these units.
+    """
+
+    sums: Tensor
+    gates: Tensor
+
+
+class MultimodalCNN(nn.Module):
+    """Scores pairs of images and texts by three convolutions over the words and an MLP.
+
+    A convolution reads windows of WINDOW units. After the first two, the maximum of every POOL
+    units is taken, after the third that of all units. A window of padding yields zeros, so that the
+    number of padding words has no effect. The level of `options` determines the layer that reads
+    the image, too: the first, second or third convolution (word, phrase, long-phrase), or the
+    hidden layer of the MLP (sentence). That layer is split, W [w; v] = W_w w + W_v v: `text_parts`
+    and `image_parts` compute the halves once for each text and image, and `merge` their sum and all
+    that follows for each pair.
+    """
+
+    layers: Sequence[nn.Linear]
+
+    def __init__(
+        self, image_size: int, vocabulary_size: int, options: McnnOptions, encoder: Encoder
+    ) -> None:
+        """Create the layers; image_size is the number of channels of the encoder."""
+        super().__init__()
+        self.options = options
+        self.encoder = encoder
+        self.merging = LEVELS.index(options.level)  # the number of the layer that reads the image
+        maps, size = options.maps, image_size * options.image_grid**2
+        self.image = nn.Linear(size, options.image_dimensions)
+        self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
+        inputs = (WINDOW * options.word_size, WINDOW * maps, WINDOW * maps, maps)
+        outputs = (maps, maps, maps, options.hidden_size)
+        layers = map(nn.Linear, inputs, outputs)
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
+        self.image_layer = nn.Linear(options.image_dimensions, outputs[self.merging], bias=False)
+        self.output = nn.Linear(options.hidden_size, 1)
+        self.standardize = Standardize(size)
+        self.drop = Dropout(options.dropout)
+        for layer in (self.image, self.image_layer, *self.layers):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        self._start_as_similarity()
+
+    @torch.no_grad()
+    def _start_as_similarity(self) -> None:
+        """Set initial weights for which the score grows with the similarity of image and text.
+
+        In the layer that reads the image, units form groups of four, with the inputs a + b, a - b,
+        -a + b and -a - b, where a is from the text and b from the image. Counted with the signs of
+        ab, their outputs add up to |a + b| - |a - b|, which is larger the more a and b agree. The
+        layers above pass on that sum. From random weights, most of the training would be spent on
+        finding any dependence on both inputs.
+        """
+        layer, *above = list(self.layers)[self.merging :]
+        rows = layer.out_features // 4 * 4
+        for number, (text, image) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1))):
+            layer.weight[number:rows:4] = text * layer.weight[:rows:4]
+            self.image_layer.weight[number:rows:4] = image * self.image_layer.weight[:rows:4]
+        signs = torch.zeros(layer.out_features)
+        signs[:rows] = torch.tensor([1.0, -1.0, -1.0, 1.0]).repeat(rows // 4)
+        layer.bias.zero_()
+        self.output.weight.zero_()
+        scale = math.sqrt(layer.out_features)  # the units of different groups are independent
+        for linear in (*above, self.output):
+            count = linear.in_features // len(signs)  # units of the layer below
+            inputs = signs.repeat(count) / (scale * count)
+            signs, scale = torch.ones(linear.out_features), linear.out_features / 2
+            signs[1::2] = -1  # these units have the sum if it is negative, the others if positive
+            linear.weight.mul_(0.5).add_(signs[:, None] * inputs)
+            linear.bias.zero_()
+        self.output.weight.mul_(START)
+
+    @property
+    def features(self) -> str:
+        """The kind of stored features that images are read from: "maps" or "pooled"."""
+        return "pooled" if self.options.image_grid == 1 else "maps"
+
+    @property
+    def dimensions(self) -> int:
+        """Raises InputError, as `encode_images` does."""
+        return _refuse_embeddings()
+
+    def encode_images(self, _features: Tensor) -> Tensor:
+        """Raise InputError: an image has no embedding, as the score of a pair is not a product."""
+        return _refuse_embeddings()
+
+    def encode_texts(self, _texts: Texts) -> Tensor:
+        """Raise InputError: a text has no embedding, as the score of a pair is not a product."""
+        return _refuse_embeddings()
+
+    def image_parts(self, features: Tensor) -> Tensor:
+        """Return what images contribute to the layer that reads them, (B, C).
+
+        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X); a
+        grid needs maps or vectors.
+        """
+        parts: Tensor = self.image_layer(self.read_images(features))
+        return parts
+
+    def read_images(self, features: Tensor) -> Tensor:
+        """Return the vectors of images that a layer reads, (B, `image_dimensions`)."""
+        vectors = image_vectors(features, grid=self.options.image_grid)
+        vectors = vectors * math.sqrt(vectors.shape[1])  # to a mean square of 1
+        vectors = self.standardize(vectors[..., None, None]).flatten(1)
+        read: Tensor = self.image(self.drop(vectors)).relu()
+        return read
+
+    def measure_images(self, batches: Iterable[Tensor]) -> None:
+        """Set the mean and deviation of image vectors from batches of a trained encoder's features.
+
+        All images have much in common; its share of a score would be the same for all of them.
+        """
+        scale, grid = math.sqrt(self.image.in_features), self.options.image_grid
+        self.standardize.measure(
+            scale * image_vectors(features, grid=grid)[..., None, None] for features in batches
+        )
+
+    def text_parts(self, texts: Texts) -> TextParts:
+        """Return what N texts, which may contain no words, contribute to that layer."""
+        assert texts.tokens is not None
+        tokens = drop_words(texts.tokens, self.options.word_dropout if self.training else 0.0)
+        units, gates = self.words(tokens), tokens != PAD
+        for number in range(self.merging):
+            sums, gates = self._layer(number, units, gates)
+            units = sums.relu()
+        # An image adds the same to all units of a text, so that their maximum can be taken before.
+        return TextParts(*self._layer(self.merging, units, gates))
+
+    def merge(self, images: Tensor, texts: TextParts) -> Tensor:
+        """Return the scores of pairs.
+
+        images (..., N, C) or (..., 1, C): rows of `image_parts`, one for each text or one for all.
+        texts: N texts, as `text_parts` returns them. The scores have the shape (..., N).
+        """
+        units, gates = (texts.sums + images[..., None, :]).relu(), texts.gates
+        for number in range(self.merging + 1, len(self.layers)):
+            sums, gates = self._layer(number, units, gates)
+            units = sums.relu()
+        scores: Tensor = self.output(self.drop(units))[..., 0, 0]
+        return scores.float()
+
+    def _layer(self, number: int, units: Tensor, gates: Tensor) -> TextParts:
+        """Return the sums (..., N, U', C') of a layer over its units, pooled, and their gates.
+
+        units (..., N, U, C): outputs of the layer below. gates (N, U): False for units of padding.
+        """
+        layer, units = self.layers[number], self.drop(units)
+        if number == len(self.layers) - 1:
+            return TextParts(layer(units), gates)
+        sums, gates = convolve(layer, units, gates)
+        size = POOL if number < len(self.layers) - 2 else gates.shape[-1]
+        return TextParts(pool(sums, size, -torch.inf), pool(gates[..., None], size, False)[..., 0])
+
+    def loss(self, batch: JointBatch) -> Loss:
+        """Return the mean hinge loss of pairs and negatives; its `count` is the number of texts.
+
+        The images of the texts, in their order, are shifted by `negatives` random distances: the
+        text n with the image of the text m is a negative for both. An image's own captions, and
+        captions that are equal to one of them, are not negatives.
+        """
+        features, count = batch.images, len(batch.texts)
+        if not batch.are_features:
+            features = self.encoder(features)
+        images, texts = self.image_parts(features), self.text_parts(batch.texts)
+        shifts = torch.randperm(count - 1)[: self.options.negatives] + 1
+        shifts = torch.cat([shifts.new_zeros(1), shifts]).to(images.device)
+        right = torch.arange(count, device=images.device)
+        others = (right + shifts[:, None]) % count  # (1 + K, N): the m of each n
+        rows = batch.image_of_text[others]
+        scores = self.merge(images[rows], texts)  # (1 + K, N); the first row is of the right pairs
+        own = own_texts(batch.image_of_text, len(images)) if batch.own is None else batch.own
+        value = shifted_hinges(scores, others[1:], own[rows, right][1:], self.options.margin)
+        return Loss(value, count, {RELATIVE: value.detach() / self.options.margin})
+
+    forward = loss
+
+    def score_pairs(
+        self,
+        images: Tensor,
+        texts: Texts,
+        pairs: Tensor,
+        chunk: int = CHUNK,
+        show_progress: bool = False,
+    ) -> Tensor:
+        """Return the scores (P,) of pairs, float32.
+
+        images (B, C): as returned by `image_parts`. pairs (P, 2): the index of an image and of a
+        text. chunk: number of pairs to score at once. All tensors are on the model's device.
+        """
+        scores = torch.empty(len(pairs), device=images.device)
+        blocks = _blocks(texts)
+        places = torch.cat(blocks).argsort()[pairs[:, 1]]  # of each pair's text, in the blocks
+        counts = torch.bincount(places // TEXTS_AT_ONCE, minlength=len(blocks))
+        of_blocks = torch.split(places.argsort(), counts.tolist())
+        with _progress(len(pairs), show_progress) as bar:
+            for block, of_block in zip(blocks, of_blocks, strict=True):
+                sums, gates = self.text_parts(texts.take(block))
+                for rows in torch.split(of_block, chunk):
+                    row = places[rows] % TEXTS_AT_ONCE
+                    parts = TextParts(sums[row], gates[row])
+                    scores[rows] = self.merge(images[pairs[rows, 0]], parts)
+                    bar.update(len(rows))
+        return scores
+
+    def score_matrix(
+        self, images: Tensor, texts: Texts, chunk: int = CHUNK, show_progress: bool = False
+    ) -> Tensor:
+        """Return the score (B, N) of each image with each text, float32; see `score_pairs`."""
+        scores = torch.empty(len(images), len(texts), device=images.device)
+        with _progress(scores.numel(), show_progress) as bar:
+            for block in _blocks(texts) if len(texts) else ():
+                parts = self.text_parts(texts.take(block))
+                rows = torch.arange(len(images), device=images.device)
+                for few in torch.split(rows, max(1, chunk // len(block))):
+                    scores[few[:, None], block] = self.merge(images[few, None], parts)
+                    bar.update(len(few) * len(block))
+        return scores
+
+
+def convolve(layer: nn.Module, units: Tensor, gates: Tensor) -> TextParts:
+    """Apply a layer to the window of WINDOW units that begins at each unit; return sums and gates.
+
+    units (..., N, U, C): zero where gates (N, U) are False; the last windows are filled with zeros.
+    Only windows that are not all padding are computed; the sums of others are minus infinity.
+    """
+    padded, width = F.pad(units, (0, 0, 0, WINDOW - 1)).flatten(-3, -2), units.shape[-2]
+    gates = F.pad(gates, (0, WINDOW - 1)).unfold(-1, WINDOW, 1).any(-1)
+    text, unit = gates.nonzero(as_tuple=True)
+    starts = text * (width + WINDOW - 1) + unit
+    windows = torch.cat([padded[..., starts + place, :] for place in range(WINDOW)], -1)
+    found = layer(windows)  # (..., windows of all texts, C')
+    sums = found.new_full((*units.shape[:-1], found.shape[-1]), -torch.inf).flatten(-3, -2)
+    sums[..., text * width + unit, :] = found
+    return TextParts(sums.unflatten(-2, gates.shape), gates)
+
+
+def pool(units: Tensor, size: int, padding: float) -> Tensor:
+    """Return the maximum (..., ceil(U / size), C) of every `size` consecutive units (..., U, C).
+
+    padding: the value of the units that are missing from the last ones.
+    """
+    padded = F.pad(units, (0, 0, 0, -units.shape[-2] % size), value=padding)
+    return torch.unflatten(padded, -2, (-1, size)).amax(-2)
+
+
+def _blocks(texts: Texts) -> tuple[Tensor, ...]:
+    """Return the indices of texts in blocks of TEXTS_AT_ONCE texts of similar length."""
+    assert texts.tokens is not None
+    lengths = (texts.tokens != PAD).sum(1)
+    return torch.split(lengths.argsort(stable=True), TEXTS_AT_ONCE)
+
+
+def _progress(pairs: int, shown: bool) -> "tqdm[NoReturn]":
+    return tqdm(desc="scoring", total=pairs, unit="pair", leave=False, disable=not shown)
+
+
+def _refuse_embeddings() -> NoReturn:
+    raise InputError(
+        "an m-CNN scores pairs and has no embeddings; use it to re-rank the results of another "
+        "linking model, with --rerank or Reranker"
+    )

@@ -1,0 +1,1 @@
+"""Models of how an image and a text of several sentences relate"""

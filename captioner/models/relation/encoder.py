@@ -1,0 +1,160 @@
+"""The article encoder: an image and the sentences of a text become one article embedding.
+
+The encoder of Henning and Ewerth 2017: an LSTM reads the words of each sentence, and another one
+reads the image embedding and then the sentence vectors; its last output and the image embedding
+become the article embedding. Beyond it, each sentence vector also contains how the sentence and its
+words match the image and the other sentences, which the LSTMs would otherwise have to learn from
+the labels alone. Shapes: B images, P cells, X channels, N texts, K sentences of all texts, T words,
+W, S, A sizes of words, sentences and articles, G support groups.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ...text.vocabulary import PAD
+from .articles import Articles
+from .options import RelationOptions
+
+
+class EmbeddedImages(NamedTuple):
+    """Images as embeddings (B, S) and cells (B, P, S); entries of both have a mean square of 1."""
+
+    embeddings: Tensor
+    cells: Tensor
+
+    def take(self, rows: Tensor) -> "EmbeddedImages":
+        """Return the images at `rows`."""
+        return EmbeddedImages(self.embeddings[rows], self.cells[rows])
+
+
+class ReadSentences(NamedTuple):
+    """K sentences: LSTM states (K, S) after the last words, and vectors that match images.
+
+    words (K, T, S): vectors of words in their context, 0 for padding. vectors (K, S): their sums,
+    scaled like an image embedding. lengths (K,).
+    """
+
+    states: Tensor
+    words: Tensor
+    vectors: Tensor
+    lengths: Tensor
+
+
+class ArticleEncoder(nn.Module):
+    """Encodes images and texts as article embeddings."""
+
+    def __init__(self, channels: int, vocabulary_size: int, options: RelationOptions) -> None:
+        """Create the layers; channels: X."""
+        super().__init__()
+        self.options = options
+        word, size, article = options.word_size, options.sentence_size, options.article_size
+        self.words = nn.Embedding(vocabulary_size, word, padding_idx=PAD)
+        with torch.no_grad():
+            self.words.weight.div_(word**0.5)
+        self.image = nn.Linear(channels, size, bias=False)
+        # Without it, what all images or all words have in common would dominate their products.
+        self.image_norm = nn.BatchNorm1d(size, affine=False)
+        self.sentence = nn.LSTM(word, size, batch_first=True)
+        self.matching = nn.Linear(word + size, size, bias=False)
+        self.matching_norm = nn.BatchNorm1d(size, affine=False)
+        self.matches = nn.Linear(2 * size + 3 * options.support_groups, size)
+        self.text = nn.LSTM(size, article, batch_first=True)
+        self.article = nn.Linear(article + size, article)
+
+    def embed_images(self, features: Tensor) -> EmbeddedImages:
+        """Embed feature maps (B, X, h, w), or pooled features (B, 2, X), of which the mean is used.
+
+        Maps are averaged in the cells of the grid; the embedding of an image is that of the mean of
+        its cells.
+        """
+        if features.ndim == 4:
+            grid = F.adaptive_avg_pool2d(features.float(), self.options.image_grid)
+            cells = grid.flatten(2).transpose(1, 2)  # (B, P, X)
+        else:
+            cells = features[:, :1].float()
+        if self.options.image_scaling == "sqrt":
+            # Only for frozen encoders: the gradient of the square root near 0 is too large.
+            cells = F.normalize(cells.sign() * cells.abs().sqrt(), dim=-1)
+        embedded = self.image(F.dropout(cells, self.options.dropout, self.training))  # (B, P, S)
+        embedded = self.image_norm(embedded.flatten(0, 1).float()).view(embedded.shape)
+        return EmbeddedImages(unit_scale(embedded.mean(1)), unit_scale(embedded))
+
+    def read_sentences(self, tokens: Tensor) -> ReadSentences:
+        """Read sentences of tokens (K, T), each with at least one word."""
+        lengths = (tokens != PAD).sum(1)
+        words = self.words(tokens)  # (K, T, W)
+        contexts, states = run_lstm(self.sentence, words, lengths)
+        is_word, size = tokens != PAD, self.options.sentence_size
+        matched = self.matching(torch.cat([words, contexts], -1)[is_word])  # (M, S)
+        vectors = matched.new_zeros(*tokens.shape, size, dtype=torch.float32)
+        vectors[is_word] = self.matching_norm(matched.float())
+        return ReadSentences(states, vectors, unit_scale(vectors.sum(1)), lengths)
+
+    def forward(self, images: EmbeddedImages, articles: Articles) -> Tensor:
+        """Return the article embeddings (N, A) of N texts and their images, one for each text."""
+        read = self.read_sentences(articles.tokens)
+        return self.join(images, read, articles)
+
+    def join(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
+        """Return the article embeddings (N, A) of texts whose sentences have been read."""
+        owner = articles.text_of_sentence
+        matches = [
+            read.vectors * images.embeddings[owner],
+            read.vectors * _other_sentences(read.vectors, articles),
+            *self.supports(read, images.cells[owner]),
+        ]
+        rows = read.states + self.matches(torch.cat(matches, -1))
+        longest = int(articles.counts.max())
+        steps = rows.new_zeros(len(articles), 1 + longest, rows.shape[1])
+        steps[:, 0] = images.embeddings
+        steps[owner, 1 + articles.position] = rows
+        _, states = run_lstm(self.text, steps, 1 + articles.counts)
+        joined: Tensor = self.article(torch.cat([states, images.embeddings], -1))
+        return joined.relu()
+
+    def supports(self, read: ReadSentences, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean, minimum and maximum over its words of what supports a sentence.
+
+        cells (K, P, S): those of each sentence's image. Word and cell are compared by products over
+        G groups of their entries, and a word takes the best cell for each group. Each result is
+        (K, G).
+        """
+        groups = self.options.support_groups
+        words = read.words.view(*read.words.shape[:-1], groups, -1)
+        parts = cells.reshape(*cells.shape[:-1], groups, -1)
+        products = torch.einsum("ktgd,kpgd->ktpg", words, parts)
+        best = products.amax(2) / math.sqrt(words.shape[-1])  # (K, T, G)
+        steps = torch.arange(best.shape[1], device=best.device)
+        padding = (steps >= read.lengths[:, None])[..., None]  # (K, T, 1)
+        mean = best.masked_fill(padding, 0).sum(1) / read.lengths[:, None]
+        low, high = best.masked_fill(padding, 1e4), best.masked_fill(padding, -1e4)
+        return mean, low.amin(1), high.amax(1)
+
+
+def run_lstm(lstm: nn.LSTM, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the outputs (K, T, S) and the last states (K, S) of sequences with these lengths.
+
+    steps (K, T, W). The steps of padding, which are not computed, have outputs of 0.
+    """
+    packed = pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    outputs, (state, _) = lstm(packed)
+    padded, _ = pad_packed_sequence(outputs, batch_first=True, total_length=steps.shape[1])
+    return padded, state[0]
+
+
+def unit_scale(rows: Tensor) -> Tensor:
+    """Scale rows (..., S) in float32 so that the mean square of their entries is 1."""
+    return F.normalize(rows.float(), dim=-1) * math.sqrt(rows.shape[-1])
+
+
+def _other_sentences(vectors: Tensor, articles: Articles) -> Tensor:
+    """Return the scaled sum (K, S) of the other sentences of each sentence's text; 0 for none."""
+    owner = articles.text_of_sentence
+    sums = vectors.new_zeros(len(articles), vectors.shape[1]).index_add(0, owner, vectors)
+    others = (articles.counts > 1)[owner, None]
+    return unit_scale((sums[owner] - vectors) * others)

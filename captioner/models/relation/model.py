@@ -1,0 +1,192 @@
+"""Relation models: a multimodal autoencoder, and a classifier on its article embedding.
+
+Henning and Ewerth 2017, "Estimating the information gap between textual and visual
+representations". The autoencoder is trained on pairs of an image and a text, the classifier on
+labelled ones, starting from the encoder of the autoencoder. Shapes: B images, N texts, K sentences
+of all texts, A size of articles, L levels of a head, H heads, S size of sentences.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...vision.encoders import Encoder
+from ..linking.contrastive import info_nce
+from ..losses import Loss
+from .articles import Articles
+from .decoder import ImageDecoder, TextDecoder
+from .encoder import ArticleEncoder, EmbeddedImages, ReadSentences
+from .options import RelationOptions
+
+MISSING = -1  # index of a label that a text does not have
+TEMPERATURE, MAX_SCALE = 0.07, 100.0  # of the contrastive loss: at first, and the largest inverse
+HEAD_DROPOUT = 0.1
+
+
+@dataclass(frozen=True)
+class RelationBatch:
+    """A batch of images and their texts.
+
+    images: pixels (B, 3, S, S) if `are_features` is false, otherwise features as in
+    `ArticleEncoder.embed_images`. image_of_text (N,). labels (N, H): the index of each head's
+    level, or MISSING. thumbnails (B, 3, h, h): targets of the autoencoder, uint8; None trains the
+    classifier. ids: one per image, for error messages.
+    """
+
+    images: Tensor
+    are_features: bool
+    articles: Articles
+    image_of_text: Tensor
+    labels: Tensor
+    thumbnails: Tensor | None = None
+    ids: tuple[int | str, ...] = ()
+
+    def to(self, device: torch.device) -> "RelationBatch":
+        """Return the batch on a device; copies from pinned memory do not block."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "RelationBatch":
+        """Return the batch in pinned memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "RelationBatch":
+        return replace(
+            self,
+            images=change(self.images),
+            articles=self.articles.map(change),
+            image_of_text=change(self.image_of_text),
+            labels=change(self.labels),
+            thumbnails=None if self.thumbnails is None else change(self.thumbnails),
+        )
+
+
+class RelationModel(nn.Module):
+    """An article encoder with the decoders of an autoencoder and the heads of a classifier."""
+
+    def __init__(
+        self,
+        channels: int,
+        vocabulary_size: int,
+        options: RelationOptions,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Create the layers; channels: those of the image encoder's features."""
+        super().__init__()
+        self.options = options
+        self.encoder = encoder
+        self.articles = ArticleEncoder(channels, vocabulary_size, options)
+        self.image_decoder = ImageDecoder(options)
+        self.text_decoder = TextDecoder(vocabulary_size, options)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
+        self.hidden = nn.Linear(options.article_size, options.head_size)
+        self.heads = nn.ModuleList(
+            nn.Linear(options.head_size, len(head.levels)) for head in options.parsed_heads
+        )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of tokens V."""
+        return self.articles.words.num_embeddings
+
+    @property
+    def features(self) -> str:
+        """The kind of stored features that images are encoded from: "maps" or "pooled"."""
+        return "pooled" if self.options.image_grid == 1 else "maps"
+
+    def train_parts(self, *, autoencoder: bool) -> None:
+        """Freeze the parameters that are not used: the heads, or the decoders.
+
+        DistributedDataParallel requires a gradient of every trainable parameter.
+        """
+        parts: tuple[nn.Module, ...] = (self.image_decoder, self.text_decoder)
+        for part in parts:
+            part.requires_grad_(autoencoder)
+        self.log_scale.requires_grad_(autoencoder and self.options.alignment > 0)
+        for part in (self.hidden, self.heads):
+            part.requires_grad_(not autoencoder)
+
+    def embed_images(self, images: Tensor, *, are_features: bool) -> EmbeddedImages:
+        """Embed pixels (B, 3, S, S) or features of B images."""
+        if not are_features:
+            assert self.encoder is not None
+            images = self.encoder(images)
+        return self.articles.embed_images(images)
+
+    def classify(self, embeddings: Tensor) -> list[Tensor]:
+        """Return the logits (N, L) of each head from article embeddings (N, A)."""
+        dropped = F.dropout(embeddings, self.options.dropout, self.training)
+        hidden = F.dropout(self.hidden(dropped).relu(), HEAD_DROPOUT, self.training)
+        return [head(hidden).float() for head in self.heads]
+
+    def loss(self, batch: RelationBatch) -> Loss:
+        """Return the loss per text of the autoencoder or of the classifier."""
+        images = self.embed_images(batch.images, are_features=batch.are_features)
+        read = self.articles.read_sentences(batch.articles.tokens)
+        repeated = images.take(batch.image_of_text)
+        embeddings = self.articles.join(repeated, read, batch.articles)
+        if batch.thumbnails is not None:
+            return self._reconstruction_loss(batch, images, read, embeddings)
+        logits, heads = self.classify(embeddings), self.options.parsed_heads
+        losses = {
+            head.name: self._head_loss(own, batch.labels[:, column])
+            for column, (head, own) in enumerate(zip(heads, logits, strict=True))
+        }
+        parts = {f"{name}_loss": value.detach() for name, value in losses.items()}
+        return Loss(torch.stack(list(losses.values())).sum(), len(batch.articles), parts)
+
+    forward = loss
+
+    def _reconstruction_loss(
+        self, batch: RelationBatch, images: EmbeddedImages, read: ReadSentences, embeddings: Tensor
+    ) -> Loss:
+        """Return the sum of the losses of text and thumbnail, and of the alignment.
+
+        The squared error of thumbnails is relative to that of the mean thumbnail.
+        """
+        assert batch.thumbnails is not None
+        text = self.text_decoder.cross_entropy(
+            embeddings, batch.articles, self.articles.words.weight
+        )
+        targets = self.image_decoder.normalise(batch.thumbnails)[batch.image_of_text]
+        image = F.mse_loss(self.image_decoder(embeddings).float(), targets)
+        value, parts = text + image, {"text_loss": text.detach(), "image_loss": image.detach()}
+        if self.options.alignment:
+            aligned = self._alignment_loss(batch, images, read)
+            value = value + self.options.alignment * aligned
+            parts["alignment_loss"] = aligned.detach()
+        return Loss(value, len(batch.articles), parts)
+
+    def _alignment_loss(
+        self, batch: RelationBatch, images: EmbeddedImages, read: ReadSentences
+    ) -> Tensor:
+        """Return InfoNCE of all sentences and images of the batch, per sentence."""
+        size = read.vectors.shape[1]
+        owner = batch.image_of_text[batch.articles.text_of_sentence]
+        with torch.autocast(read.vectors.device.type, enabled=False):
+            cosines = images.embeddings.float() @ read.vectors.float().T / size  # (B, K)
+            scale = self.log_scale.exp().clamp_max(MAX_SCALE)
+            return info_nce(cosines * scale, owner) / len(owner)
+
+    def _head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of the texts that have this label; 0 if there are none."""
+        known = labels != MISSING
+        targets = labels.clamp_min(0)
+        if self.options.loss == "ordinal":
+            losses = ordinal_loss(logits, targets)
+        else:
+            losses = F.cross_entropy(logits, targets, reduction="none")
+        return (losses * known).sum() / known.sum().clamp_min(1)
+
+
+def ordinal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the squared distance (N,) of the cumulative distributions of levels and targets.
+
+    logits (N, L), targets (N,): indices of levels in ascending order. Probability far from the
+    target costs more (Hou et al. 2016, "Squared earth mover's distance-based loss").
+    """
+    reached = torch.arange(logits.shape[1], device=logits.device) >= targets[:, None]
+    return (logits.softmax(1).cumsum(1) - reached.float()).square().sum(1)

@@ -1,0 +1,109 @@
+"""The options of relation models: their heads, sizes, losses and regularisation."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from ...errors import InputError
+from ...options import Options, check_at_least, check_share, option
+from ..linking.options import SCALINGS
+
+MAX_SENTENCES, MAX_WORDS = 50, 40  # of a text, and of a sentence
+LOSSES = ("cross-entropy", "ordinal")
+THUMBNAIL_STEP = 4  # the image decoder enlarges a small map twice by two
+
+
+@dataclass(frozen=True)
+class Head:
+    """A label that is predicted: its name, and its values in ascending order."""
+
+    name: str
+    levels: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Head":
+        """Parse "sc=-1,0,1"; raise InputError for anything else."""
+        name, _, values = text.partition("=")
+        try:
+            levels = tuple(float(value) for value in values.split(","))
+        except ValueError:
+            levels = ()
+        ascending = all(a < b for a, b in itertools.pairwise(levels))
+        if not name.isidentifier() or len(levels) < 2 or not ascending:
+            raise InputError(
+                "a head must be a name and at least two values in ascending order, such as "
+                f"sc=-1,0,1, got {text!r}"
+            )
+        if not all(map(math.isfinite, levels)):
+            raise InputError(f"the values of a head must be finite, got {text!r}")
+        return cls(name, levels)
+
+    def index(self, value: float) -> int:
+        """Return the position of a value among the levels; raise InputError if it is not there."""
+        for position, level in enumerate(self.levels):
+            if math.isclose(level, value, abs_tol=1e-6):
+                return position
+        levels = ", ".join(f"{level:g}" for level in self.levels)
+        raise InputError(
+            f"the label {self.name} must be one of {levels}, got {value:g}; correct it, or pass "
+            f"other values with --heads"
+        )
+
+
+@dataclass(frozen=True)
+class RelationOptions(Options):
+    """Heads, sizes, losses and regularisation of a relation model."""
+
+    heads: str = option(
+        "cmi=0,0.25,0.5,0.75,1 sc=-1,-0.5,0,0.5,1",
+        "labels to predict, separated by spaces, each with its values in ascending order",
+    )
+    loss: str = option(
+        "cross-entropy",
+        "cross-entropy, or ordinal (squared distance of cumulative distributions)",
+        choices=LOSSES,
+    )
+    word_size: int = option(128, "size of word embeddings")
+    sentence_size: int = option(256, "size of sentence vectors and of the image embedding")
+    article_size: int = option(512, "size of the article embedding")
+    head_size: int = option(32, "size of the hidden layer before the heads")
+    support_groups: int = option(
+        16, "number of products of each word with the image; divides sentence_size"
+    )
+    image_scaling: str = option(
+        "sqrt",
+        "scaling of image features: sqrt (signed square roots of norm 1) or none",
+        choices=SCALINGS,
+    )
+    image_grid: int = option(
+        1, "rows and columns of the grid in which features are averaged; words use the best cell"
+    )
+    thumbnail_size: int = option(32, "height and width of the decoded image, a multiple of 4")
+    alignment: float = option(
+        1.0, "autoencoder: weight of the contrastive loss of sentences and images; 0: none"
+    )
+    dropout: float = option(0.3, "dropout rate of image vectors and of the article embedding")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = ("word_size", "sentence_size", "article_size", "head_size")
+        check_at_least(self, 1, *sizes, "support_groups", "image_grid")
+        check_at_least(self, 0, "alignment")
+        check_share(self, "dropout")
+        if self.sentence_size % self.support_groups:
+            raise InputError(
+                f"support_groups must divide sentence_size {self.sentence_size}, got "
+                f"{self.support_groups}"
+            )
+        if self.thumbnail_size < THUMBNAIL_STEP or self.thumbnail_size % THUMBNAIL_STEP:
+            raise InputError(
+                f"thumbnail_size must be a multiple of {THUMBNAIL_STEP}, got {self.thumbnail_size}"
+            )
+        names = [head.name for head in self.parsed_heads]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"heads must have different names, got {', '.join(names) or 'none'}")
+
+    @property
+    def parsed_heads(self) -> tuple[Head, ...]:
+        """The heads; raises InputError as `Head.parse` does."""
+        return tuple(map(Head.parse, self.heads.split()))

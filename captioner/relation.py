@@ -1,0 +1,199 @@
+"""RelationClassifier: how an image and a text of several sentences relate.
+
+Shapes: N texts, A size of articles, L levels of a head.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoints import checkpoint as checkpoints
+from .checkpoints import hub
+from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.relation import restore
+from .data.images import ImageInput, Transform
+from .data.sources import InputSource, Source
+from .devices import device_of, pick_device
+from .errors import InputError
+from .linker import Linker
+from .models.relation.articles import ArticleReader, ArticleStore
+from .models.relation.encoder import EmbeddedImages
+from .models.relation.model import RelationModel
+from .models.relation.options import Head
+from .prefetch import WORKERS, load_ahead
+from .regions import spatial
+from .text.content_words import is_content_word
+from .text.tokenizer import plain_words
+
+IMAGES_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction of one label.
+
+    value: the most likely level. expected: the mean of the levels, weighted by their
+    probabilities. probabilities: by level, in ascending order; they sum to 1.
+    """
+
+    value: float
+    expected: float
+    probabilities: dict[float, float]
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How an image and a text relate.
+
+    labels: a prediction for each head, such as "cmi" and "sc". unknown_words: words of the text
+    that the model does not know, in order.
+    """
+
+    labels: dict[str, Prediction]
+    unknown_words: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> Prediction:
+        return self.labels[name]
+
+
+class RelationClassifier:
+    """A trained relation model with its article reader and image transform, on a device.
+
+    Create one with `from_pretrained`. Method calls do not change the model.
+    """
+
+    def __init__(self, model: RelationModel, reader: ArticleReader, transform: Transform) -> None:
+        """Wrap a model; `from_pretrained` is the usual way to create a RelationClassifier."""
+        self.model = model.eval()
+        self.reader = reader
+        self.transform = transform
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+    ) -> "RelationClassifier":
+        """Load a checkpoint, or the best checkpoint of a run.
+
+        path, device, revision: as in `Linker.from_pretrained`. Raises InputError for a missing or
+        damaged checkpoint, and for one that was not trained with `--system relation`.
+        """
+        return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
+
+    @classmethod
+    def from_checkpoint(
+        cls, read: Checkpoint, device: str | torch.device | None = None
+    ) -> "RelationClassifier":
+        """Build a RelationClassifier from a checkpoint in memory; see `from_pretrained`."""
+        model, reader = restore(read)
+        return cls(model.to(pick_device(device)), reader, read.transform)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's parameters."""
+        return device_of(self.model)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The labels that are predicted, with their levels."""
+        return self.model.options.parsed_heads
+
+    def relate(self, image: ImageInput, text: str) -> Relation:
+        """Predict every label of an image and a text of one or more sentences.
+
+        image: as in `Captioner.caption`. Raises InputError for an image that cannot be read, and
+        for a text without words that the model knows.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"a text must be a string, got {text!r}")
+        words, known = plain_words(text), self.reader.vocabulary
+        unknown = tuple(word for word in words if word not in known)
+        if len(unknown) == len(words):
+            raise InputError(f"a text must contain at least one known word, got {text!r}")
+        source = InputSource([image], self.transform, "stop")
+        store = ArticleStore(self.reader, [text])
+        embeddings = self.embed(source, store, np.zeros(1, int))
+        labels = {
+            head.name: predict(head, probabilities[0])
+            for head, probabilities in zip(self.heads, self.classify(embeddings), strict=True)
+        }
+        return Relation(labels, unknown)
+
+    def embed(
+        self,
+        images: Source,
+        texts: ArticleStore,
+        image_of_text: np.ndarray,
+        rows: Sequence[int] | None = None,
+        image_order: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the article embeddings (N, A), float32, of texts with their images.
+
+        images: the images of a split, or their stored features. image_of_text: the index of each
+        text's image, in ascending order. rows: the texts to embed, in ascending order; None embeds
+        all. image_order: index of the image that takes the place of each image; None keeps all.
+        """
+        rows = range(len(texts)) if rows is None else rows
+        groups = group_rows(rows, image_of_text)
+        blocks = [groups[i : i + IMAGES_AT_ONCE] for i in range(0, len(groups), IMAGES_AT_ONCE)]
+
+        def load(block: Sequence[tuple[int, list[int]]]) -> tuple[Tensor, Sequence[list[int]]]:
+            indices = [image if image_order is None else image_order[image] for image, _ in block]
+            return images.load([int(i) for i in indices]), [own for _, own in block]
+
+        embedded = []
+        for values, own in load_ahead(load, blocks, WORKERS):
+            with torch.inference_mode():
+                features = self._embed_images(values, are_features=images.are_features)
+                owner = torch.repeat_interleave(torch.tensor([len(each) for each in own]))
+                articles = texts.take([row for each in own for row in each])
+                articles = articles.map(lambda tensor: tensor.to(self.device))
+                taken = features.take(owner.to(self.device))
+                embedded.append(self.model.articles(taken, articles).float().cpu())
+        stacked: np.ndarray = torch.cat(embedded).numpy()
+        return stacked
+
+    def _embed_images(self, values: Tensor, *, are_features: bool) -> EmbeddedImages:
+        return self.model.embed_images(values.to(self.device), are_features=are_features)
+
+    def classify(self, embeddings: np.ndarray) -> list[np.ndarray]:
+        """Return the probabilities (N, L) of each head's levels from article embeddings (N, A)."""
+        with torch.inference_mode():
+            logits = self.model.classify(torch.from_numpy(embeddings).to(self.device))
+        return [each.softmax(1).cpu().numpy() for each in logits]
+
+
+def predict(head: Head, probabilities: np.ndarray) -> Prediction:
+    """Return the prediction for probabilities (L,) of a head's levels."""
+    by_level = {level: float(p) for level, p in zip(head.levels, probabilities, strict=True)}
+    expected = sum(level * p for level, p in by_level.items())
+    return Prediction(max(by_level, key=by_level.__getitem__), expected, by_level)
+
+
+def word_support(linker: Linker, image: ImageInput, text: str) -> dict[str, float]:
+    """Return how likely an image shows each content word of a text, in [0, 1], by word in order.
+
+    linker: a spatial model. Words that it does not know are left out. Raises InputError for an
+    image that cannot be read, and for a model that is not spatial.
+    """
+    spatial(linker.model)
+    words = [word for word in dict.fromkeys(plain_words(text)) if is_content_word(word)]
+    known = [word for word in words if linker.texts.knows(word)]
+    if not known:
+        return {}
+    scores = linker.labels(image, known)[0]
+    return {word: float(score) for word, score in zip(known, scores, strict=True)}
+
+
+def group_rows(rows: Iterable[int], image_of_text: np.ndarray) -> list[tuple[int, list[int]]]:
+    """Return the images of ascending rows, each once, with its rows."""
+    groups: dict[int, list[int]] = {}
+    for row in rows:
+        groups.setdefault(int(image_of_text[row]), []).append(int(row))
+    return list(groups.items())

@@ -1,0 +1,76 @@
+"""The task of matching images and texts by a multimodal CNN."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...models.linking.options import McnnOptions
+from ...options import to_dict
+from ..options import OptionGroups
+from ..task import Job, JobInputs, Task
+from .options import RANDOM, WORD2VEC, McnnTaskOptions
+from .task import LINEAR, NO_SAMPLES, SCORES
+
+if TYPE_CHECKING:
+    from ...checkpoints.checkpoint import Checkpoint
+    from ...evaluation.options import EvaluationRequest
+
+
+def mcnn_options(groups: OptionGroups) -> tuple[McnnOptions, McnnTaskOptions]:
+    """Return the options of the multimodal CNN, with their types."""
+    assert isinstance(groups.model, McnnOptions)
+    assert isinstance(groups.task, McnnTaskOptions)
+    return groups.model, groups.task
+
+
+def _idle(groups: OptionGroups) -> dict[str, str]:
+    idle = dict.fromkeys(MCNN.hidden, "has no effect with --system mcnn")
+    if groups.run.start_from is not None:
+        given = "cannot be combined with --start-from, which provides the vocabulary"
+        idle |= dict.fromkeys(("text_min_count", "max_words", "word_vectors"), given)
+    return idle
+
+
+def _check(groups: OptionGroups) -> None:
+    from .text_vectors import check_word_vectors
+
+    _, options = mcnn_options(groups)
+    if groups.run.start_from is None:
+        check_word_vectors(options.word_vectors, (WORD2VEC, RANDOM))
+
+
+def _build(inputs: JobInputs) -> Job:
+    from .mcnn import McnnJob
+
+    return McnnJob(inputs)
+
+
+def _evaluate(checkpoints: "Sequence[Checkpoint]", request: "EvaluationRequest") -> None:
+    from .mcnn_evaluation import evaluate_checkpoints
+
+    evaluate_checkpoints(checkpoints, request)
+
+
+MCNN: Task = Task(
+    name="mcnn",
+    title="matching of images and texts by a multimodal CNN",
+    model_options=McnnOptions,
+    options=McnnTaskOptions,
+    architecture=("level", "word_size", "image_dimensions", "maps", "hidden_size", "image_grid"),
+    scores=SCORES,
+    unit="texts",
+    model_name=lambda groups: f"mcnn-{mcnn_options(groups)[0].level}",
+    defaults={"batch_size": 128, "epochs": 10, "learning_rate": 1e-3, "average": 0.99},
+    small_cnn_defaults={
+        **{"batch_size": 64, "encoder_learning_rate": 3e-3, "image_grid": 4},
+        **{"word_vectors": RANDOM, "word_size": 32, "image_dimensions": 128, "maps": 64},
+        **{"hidden_size": 128, "dropout": 0.1},
+    },
+    hidden=NO_SAMPLES,
+    idle_options=_idle,
+    check_inputs=_check,
+    stored=lambda groups: {MCNN.name: to_dict(groups.task)},
+    build=_build,
+    load=LINEAR.load,
+    evaluate=_evaluate,
+    evaluation_flags=frozenset({"ranked_images"}),
+)

@@ -1,0 +1,51 @@
+"""The linear SVM on article embeddings, with which the classifiers are compared.
+
+Shapes: N texts, M texts of the scored split, A size of articles.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...errors import InputError
+from ...models.relation.options import Head
+
+MAX_TEXTS = 10_000  # of the training split, drawn at random; more take many minutes
+SEED = 0
+
+
+def svm_predictions(
+    heads: Sequence[Head],
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    scored: np.ndarray,
+) -> list[np.ndarray]:
+    """Fit a linear SVM for each head, and return the levels (M,) that it predicts.
+
+    embeddings (N, A), labels (N, heads): of labelled training texts, -1 for missing labels. scored
+    (M, A): embeddings of the texts to predict. The embeddings are standardised; the SVM is
+    scikit-learn's LinearSVC, one against the rest, with C = 1. A head with fewer than two
+    levels in training always predicts the only one. Raises InputError without scikit-learn.
+    """
+    try:
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import LinearSVC
+    except ImportError as error:
+        raise InputError(
+            f"the linear SVM needs {error.name}; run pip install 'captioner[link]', or pass no "
+            "autoencoder to --checkpoint"
+        ) from error
+    predicted = []
+    for column, _ in enumerate(heads):
+        rows = np.flatnonzero(labels[:, column] >= 0)
+        rows = np.random.default_rng(SEED).permutation(rows)[:MAX_TEXTS]
+        known = labels[rows, column]
+        if len(set(known.tolist())) < 2:
+            predicted.append(np.full(len(scored), known[0] if len(known) else 0))
+            continue
+        # The primal problem: coordinate descent on the dual often does not converge.
+        svm = make_pipeline(StandardScaler(), LinearSVC(dual=False))
+        svm.fit(embeddings[rows], known)
+        predicted.append(svm.predict(scored))
+    return predicted

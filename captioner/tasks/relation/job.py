@@ -1,0 +1,248 @@
+"""One run of the relation task: its labels, vocabulary, model and batches."""
+
+import random
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import distributed
+from ...checkpoints.checkpoint import Checkpoint, load_checkpoint_weights
+from ...checkpoints.relation import load_reader
+from ...data.dataset import Example
+from ...data.relations import describe_labels, with_relations
+from ...data.thumbnails import load_thumbnails
+from ...distributed import say
+from ...errors import InputError
+from ...models.losses import Loss
+from ...models.relation.articles import ArticleReader
+from ...models.relation.model import RelationBatch, RelationModel
+from ...prefetch import load_ahead
+from ...relation import RelationClassifier, group_rows
+from ...text.sentences import split_sentences
+from ...text.tokenizer import plain_words
+from ...text.trained_words import fit_ppmi_svd
+from ...text.vocabulary import Vocabulary
+from ..commands import captioner_command, program
+from ..encoding import build_configured_encoder, open_split
+from ..task import JobInputs
+from .options import AUTOENCODER, RelationTaskOptions
+from .reconstruction import measure
+from .scores import RelationResult, classify_split, read_split
+from .sheet import SHEET, save_sheet
+from .task import relation_options
+
+Rows = tuple[int, list[int]]  # an image, and rows of some of its texts
+
+
+class RelationJob:
+    """Implements `tasks.task.Job`."""
+
+    setting = "val split"
+    fit: Callable[[], None] | None = None
+
+    def __init__(self, inputs: JobInputs) -> None:
+        """Generate labels if there are none, read the texts, and build the model."""
+        groups, start = inputs.options, inputs.start
+        self.inputs = inputs
+        self._model_options, self._options = relation_options(groups)
+        self.is_autoencoder = self._options.recipe == AUTOENCODER
+        self.data = with_relations(inputs.data)
+        examples, val_examples = self.data.split("train"), self.data.split("val")
+        for line in (*self.data.notes[len(inputs.data.notes) :], *describe_labels(examples)):
+            say(line)
+        reader = load_reader(start) if start else build_reader(self._options, examples)
+        heads = self._model_options.parsed_heads
+        self.train = read_split(examples, reader, heads)
+        self.val = read_split(val_examples, reader, heads)
+        self.model = self._build_model(reader, start).to(inputs.device)
+        self.classifier = RelationClassifier(self.model, reader, inputs.transform)
+        kind, encoder = self.model.features, self.model.encoder
+        assert encoder is not None
+        self.images = open_split(encoder, examples, inputs, kind).images
+        self.val_images = open_split(encoder, val_examples, inputs, kind).images
+        if self.is_autoencoder:
+            self._open_thumbnails(measured=start is not None)
+        self._rows = group_rows(self._chosen_rows(), self.train.image_of_text)
+        self.steps = len(self._order(0))
+
+    def _build_model(self, reader: ArticleReader, start: Checkpoint | None) -> RelationModel:
+        encoder = build_configured_encoder(self.inputs.options)
+        size = len(reader.vocabulary)
+        model = RelationModel(encoder.channels, size, self._model_options, encoder)
+        if start:
+            load_checkpoint_weights(model, _with_own_heads(start, model))
+        else:
+            fill_embedding(model, reader.vocabulary, _sentences(self.data.split("train")))
+        model.train_parts(autoencoder=self.is_autoencoder)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        say(
+            f"{'autoencoder' if self.is_autoencoder else 'classifier'} of images with "
+            f"{encoder.channels} channels and {size:,} words, {trained:,} trained parameters"
+        )
+        return model
+
+    def _chosen_rows(self) -> np.ndarray:
+        rows = self.train.pairs if self.is_autoencoder else self.train.labelled
+        if not len(rows):
+            names = ", ".join(head.name for head in self._model_options.parsed_heads)
+            raise InputError(
+                f"no text of the train split has a label {names}; pass other --heads, or train the "
+                "autoencoder with --recipe autoencoder"
+            )
+        return rows
+
+    def _open_thumbnails(self, *, measured: bool) -> None:
+        """Load the thumbnails; measure their mean, and word frequencies, unless they are known."""
+        size, workers = self._model_options.thumbnail_size, self.inputs.options.data.workers
+        self.thumbnails, self.val_thumbnails = (
+            load_thumbnails([example.path for example in split.examples], size, workers)
+            for split in (self.train, self.val)
+        )
+        if not measured:
+            counts = self.train.store.word_counts(self.train.pairs, self.model.vocabulary_size)
+            self.model.text_decoder.measure(counts)
+            self.model.image_decoder.measure(self.thumbnails)
+
+    def _order(self, epoch: int) -> list[list[Rows]]:
+        """Return an epoch's random batches of images with random texts of theirs."""
+        rng = random.Random(f"{self.inputs.options.training.seed}/{epoch}")
+        count = None if self.is_autoencoder else self._options.texts_per_image
+        items = []
+        for image, rows in self._rows:
+            few = count is not None and count < len(rows)
+            items.append((image, rng.sample(rows, count or 0) if few else rows))
+        rng.shuffle(items)
+        smallest = 2 * distributed.world_size()  # batch normalisation needs two images
+        if len(items) < smallest:
+            raise InputError(
+                "training needs at least 2 images with texts per process, "
+                f"{smallest} in total, got {len(items)}; add images to the train split"
+            )
+        size = max(self.inputs.options.training.batch_size, smallest)
+        batches = [items[first : first + size] for first in range(0, len(items), size)]
+        if len(batches[-1]) < smallest:
+            batches[-2:] = [batches[-2] + batches[-1]]
+        return batches
+
+    def batches(self, epoch: int, first: int) -> Iterator[RelationBatch]:
+        """Yield this process's share of an epoch's batches, from number `first`."""
+        rank, world = distributed.rank(), distributed.world_size()
+        own = (items[rank::world] for items in self._order(epoch)[first:])
+        workers, pin = self.inputs.options.data.workers, self.inputs.device.type == "cuda"
+        yield from load_ahead(self._load, own, workers, pin=pin)
+
+    def _load(self, items: Sequence[Rows]) -> RelationBatch:
+        images = [image for image, _ in items]
+        rows = [row for _, own in items for row in own]
+        return RelationBatch(
+            self.images.load(images),
+            self.images.are_features,
+            self.train.store.take(rows),
+            torch.repeat_interleave(torch.tensor([len(own) for _, own in items])),
+            torch.from_numpy(self.train.labels[rows]),
+            self.thumbnails[images] if self.is_autoencoder else None,
+            tuple(self.train.examples[image].id for image in images),
+        )
+
+    def prepare(self, batch: Any) -> tuple[Any, dict[str, Tensor]]:
+        """Return the batch unchanged, and nothing to log."""
+        return batch, {}
+
+    def observe(self, loss: Loss) -> None:
+        """Do nothing."""
+
+    def evaluate(self) -> RelationResult:
+        """Score the val split: its labels, or its reconstruction."""
+        self.model.eval()
+        if not self.is_autoencoder:
+            return RelationResult(classify_split(self.classifier, self.val_images, self.val))
+        return RelationResult(
+            reconstruction=measure(
+                self.classifier,
+                self.val_images,
+                self.val.store,
+                self.val.image_of_text,
+                self.val.pairs.tolist(),
+                self.val_thumbnails,
+            )
+        )
+
+    def show(self, _result: RelationResult, _epoch: int, _log_image: Any) -> None:
+        """Do nothing: reconstructions are drawn at the end."""
+
+    def signature(self, scores: Mapping[str, float]) -> str:
+        """Return the protocol of the scores; an empty string before evaluation."""
+        if not scores:
+            return ""
+        rows = self.val.pairs if self.is_autoencoder else self.val.labelled
+        return f"val split, {len(rows):,} texts of {len(self.val.examples):,} images"
+
+    def save_text_model(self, directory: Path) -> None:
+        """Write the vocabulary."""
+        self.classifier.reader.vocabulary.save(directory / "vocabulary.json")
+
+    def conclude(self, _: RelationResult) -> list[str]:
+        """Draw reconstructions of val images; return a line that names the file."""
+        count = self.inputs.options.run.heatmaps
+        if not self.is_autoencoder or not count:
+            return []
+        path = self.inputs.run / SHEET
+        save_sheet(path, self.classifier, self.val_images, self.val, count)
+        return [f"reconstructions: {path}"]
+
+    def next_commands(self) -> list[str]:
+        """Return commands that train a classifier, or that evaluate and use it."""
+        run, inputs = str(self.inputs.run), self.inputs.options
+        if self.is_autoencoder:
+            data = [] if inputs.data.data is None else ["--data", str(inputs.data.data)]
+            start = ["--system", "relation", *data, "--start-from", run]
+            encoder = inputs.encoder.encoder
+            return [shlex.join([*program("train"), *start, "--encoder", encoder])]
+        splits = {example.split for example in self.data.examples}
+        split = "test" if "test" in splits else "val"
+        image, text = self.val.examples[0].path, self.val.examples[0].captions[0]
+        relate = [*captioner_command(), "relate", str(image), text.partition("\n")[0]]
+        evaluate = [*program("evaluate"), "--checkpoint", run, "--split", split]
+        return [shlex.join(evaluate), shlex.join([*relate, "--checkpoint", run])]
+
+
+def _with_own_heads(start: Checkpoint, model: RelationModel) -> Checkpoint:
+    """Return the checkpoint with the new model's heads if it was trained for other ones."""
+    if start.config["model"].get("heads") == model.options.heads:
+        return start
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("heads.")}
+    kept = {name: value for name, value in start.weights.items() if not name.startswith("heads.")}
+    return Checkpoint(start.path, start.config, kept | own)
+
+
+def _sentences(examples: Sequence[Example]) -> list[str]:
+    """Return the distinct sentences of all texts; generated texts repeat those of captions."""
+    texts = (text for example in examples for text in example.captions)
+    return list(dict.fromkeys(sentence for text in texts for sentence in split_sentences(text)))
+
+
+def build_reader(options: RelationTaskOptions, examples: Sequence[Example]) -> ArticleReader:
+    """Build the vocabulary from the distinct sentences of the examples."""
+    vocabulary = Vocabulary.build(map(plain_words, _sentences(examples)), options.text_min_count)
+    return ArticleReader(vocabulary, options.max_sentences, options.max_words)
+
+
+def fill_embedding(model: RelationModel, vocabulary: Vocabulary, sentences: Sequence[str]) -> None:
+    """Initialise the word embeddings with PPMI and SVD of the training sentences.
+
+    The vectors are scaled to the mean norm of the random embeddings, which other words keep.
+    """
+    weight = model.articles.words.weight
+    found = fit_ppmi_svd(sentences, 1, weight.shape[1], weighted=False)
+    assert found.vectors is not None
+    known = [i for i, word in enumerate(found.words) if word in vocabulary]
+    tokens = torch.tensor(vocabulary.encode(found.words[i] for i in known))
+    vectors = torch.from_numpy(found.vectors[known])
+    with torch.no_grad():
+        norm = weight.norm(dim=1).mean()
+        weight[tokens, : vectors.shape[1]] = vectors / vectors.norm(dim=1).mean() * norm

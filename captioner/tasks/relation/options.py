@@ -1,0 +1,35 @@
+"""The options of the relation task, except its model options."""
+
+from dataclasses import dataclass
+
+from ...models.relation.options import MAX_SENTENCES, MAX_WORDS
+from ...options import Options, check_at_least, option
+
+AUTOENCODER = "autoencoder"
+RECONSTRUCTION, ACCURACY, MACRO_F1 = "reconstruction", "accuracy", "macro_f1"  # names of scores
+RECIPES: dict[str, dict[str, int | float | str]] = {
+    AUTOENCODER: {"watch": RECONSTRUCTION, "epochs": 12, "learning_rate": 3e-3, "batch_size": 64}
+}
+
+
+@dataclass(frozen=True)
+class RelationTaskOptions(Options):
+    """What is trained, and the texts and words that are read."""
+
+    recipe: str | None = option(
+        None,
+        "autoencoder: train the autoencoder, from whose run a classifier can start [classifier]",
+        choices=tuple(RECIPES),
+    )
+    texts_per_image: int | None = option(
+        None, "number of random texts of each image in an epoch [all]"
+    )
+    text_min_count: int = option(
+        2, "minimum number of training texts with a word; rarer words are unknown"
+    )
+    max_sentences: int = option(MAX_SENTENCES, "maximum number of sentences of a text")
+    max_words: int = option(MAX_WORDS, "maximum number of words of a sentence")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "texts_per_image", "text_min_count", "max_sentences", "max_words")

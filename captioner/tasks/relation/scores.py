@@ -1,0 +1,156 @@
+"""Scores of a relation model on a split: labels, and what the autoencoder reconstructs.
+
+Shapes: N texts, L levels of a head.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import numpy as np
+import torch
+
+from ...data.dataset import Example
+from ...data.sources import Source
+from ...metrics.confusion import ClassScores
+from ...models.relation.articles import ArticleReader, ArticleStore
+from ...models.relation.options import Head
+from ...relation import RelationClassifier
+from .options import ACCURACY, MACRO_F1
+from .reconstruction import Reconstruction
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSplit:
+    """The texts of a split with their labels.
+
+    store: all texts. image_of_text (N,): index of each text's image. labels (N, heads): index of
+    the level of each head, -1 if it is missing. pairs: rows of texts for the autoencoder; those
+    without any label if there are some, otherwise all.
+    """
+
+    examples: Sequence[Example]
+    store: ArticleStore
+    image_of_text: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """The rows of the texts that have a label of a head."""
+        rows: np.ndarray = np.flatnonzero((self.labels >= 0).any(1))
+        return rows
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """The rows of the texts on which an autoencoder is trained."""
+        own = [not labels.values for e in self.examples for labels in e.labels]
+        rows: np.ndarray = np.flatnonzero(own)
+        return rows if len(rows) else np.arange(len(self.labels))
+
+
+def read_split(
+    examples: Sequence[Example], reader: ArticleReader, heads: Sequence[Head]
+) -> LabelledSplit:
+    """Read the texts and labels of examples; raise InputError for a label that is not a level."""
+    labels = [
+        [head.index(own.values[head.name]) if head.name in own.values else -1 for head in heads]
+        for example in examples
+        for own in example.labels
+    ]
+    owner = np.repeat(np.arange(len(examples)), [len(e.captions) for e in examples])
+    store = ArticleStore(reader, (text for example in examples for text in example.captions))
+    return LabelledSplit(examples, store, owner, np.array(labels).reshape(-1, len(heads)))
+
+
+@dataclass(frozen=True)
+class RelationResult:
+    """The scores of a split; implements `tasks.task.Result`.
+
+    heads: the scores of each head that labels a text of the split. reconstruction: of the
+    autoencoder; None for a classifier.
+    """
+
+    heads: dict[str, ClassScores] = field(default_factory=dict)
+    reconstruction: Reconstruction | None = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The mean accuracy and macro F1 of the heads, or the score of the reconstruction."""
+        if self.reconstruction is not None:
+            return self.reconstruction.numbers
+        numbers = {ACCURACY: math.nan, MACRO_F1: math.nan}
+        if self.heads:
+            numbers[ACCURACY] = fmean(scores.accuracy for scores in self.heads.values())
+            numbers[MACRO_F1] = fmean(scores.macro_f1 for scores in self.heads.values())
+        for name, scores in self.heads.items():
+            numbers |= {
+                f"{name}_{ACCURACY}": scores.accuracy,
+                f"{name}_{MACRO_F1}": scores.macro_f1,
+            }
+        return numbers
+
+    def describe(self) -> str:
+        """Return the scores as lines of text."""
+        if self.reconstruction is not None:
+            return self.reconstruction.describe()
+        lines = []
+        for name, scores in self.heads.items():
+            head = f"{name}: accuracy {scores.interval:.3f}, macro F1 {scores.macro_f1:.3f}"
+            lines += [f"{head}, {len(scores.truth):,} texts", scores.describe()]
+        return "\n".join(lines)
+
+
+def score_heads(
+    split: LabelledSplit, heads: Sequence[Head], predicted: Sequence[np.ndarray]
+) -> dict[str, ClassScores]:
+    """Return the scores of each head by name, without heads that label no text.
+
+    predicted: for each head, the index of the level (M,) of each text in `split.labelled`.
+    """
+    scores, rows = {}, split.labelled
+    for column, (head, own) in enumerate(zip(heads, predicted, strict=True)):
+        known = split.labels[rows, column] >= 0
+        if known.any():
+            scores[head.name] = ClassScores(
+                split.labels[rows, column][known],
+                own[known],
+                split.image_of_text[rows][known],
+                level_names(head),
+            )
+    return scores
+
+
+def level_names(head: Head) -> tuple[str, ...]:
+    """Return the levels of a head as text."""
+    return tuple(f"{level:g}" for level in head.levels)
+
+
+def classify_split(
+    classifier: RelationClassifier,
+    images: Source,
+    split: LabelledSplit,
+    image_order: np.ndarray | None = None,
+) -> dict[str, ClassScores]:
+    """Score a classifier on the labelled texts of a split.
+
+    images: a source whose i-th item belongs to the split's i-th example. image_order: as in
+    `RelationClassifier.embed`.
+    """
+    rows = split.labelled
+    if not len(rows):
+        return {}
+    embedded = classifier.embed(
+        images, split.store, split.image_of_text, rows.tolist(), image_order
+    )
+    with torch.inference_mode():
+        predicted = [probabilities.argmax(1) for probabilities in classifier.classify(embedded)]
+    return score_heads(split, classifier.heads, predicted)
+
+
+def shuffled_images(count: int, seed: int = 0) -> np.ndarray:
+    """Return an order of at least two images in which none keeps its place."""
+    order = np.random.default_rng(seed).permutation(count)
+    moved = np.empty(count, int)
+    moved[order] = np.roll(order, 1)
+    return moved

@@ -1,0 +1,106 @@
+"""The task of relating images and texts."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...models.relation.options import RelationOptions
+from ...options import to_dict
+from ..options import OptionGroups
+from ..task import Job, JobInputs, Task
+from .options import (
+    ACCURACY,
+    AUTOENCODER,
+    MACRO_F1,
+    RECIPES,
+    RECONSTRUCTION,
+    RelationTaskOptions,
+)
+
+if TYPE_CHECKING:
+    from ...checkpoints.checkpoint import Checkpoint
+    from ...evaluation.options import EvaluationRequest
+    from ...relation import RelationClassifier
+
+
+def relation_options(groups: OptionGroups) -> tuple[RelationOptions, RelationTaskOptions]:
+    """Return the options of the relation task, with their types."""
+    assert isinstance(groups.model, RelationOptions)
+    assert isinstance(groups.task, RelationTaskOptions)
+    return groups.model, groups.task
+
+
+def _idle(groups: OptionGroups) -> dict[str, str]:
+    _, options = relation_options(groups)
+    idle = dict.fromkeys(RELATION.hidden, "has no effect with --system relation")
+    if options.recipe == AUTOENCODER:
+        idle |= {"loss": "has no effect with --recipe autoencoder"}
+        idle |= {"texts_per_image": "has no effect with --recipe autoencoder"}
+    else:
+        idle |= {"alignment": "needs --recipe autoencoder"}
+        idle |= {"heatmaps": "needs --recipe autoencoder"}
+    if groups.run.start_from is not None:
+        given = "cannot be combined with --start-from, which provides the vocabulary"
+        idle |= {"text_min_count": given}
+    return idle
+
+
+def _check(_: OptionGroups) -> None:
+    """Check nothing: there are no files beside the data."""
+
+
+def _stored(groups: OptionGroups) -> dict[str, Any]:
+    return {RELATION.name: to_dict(groups.task)}
+
+
+def _name(groups: OptionGroups) -> str:
+    return "-".join(filter(None, ("relation", relation_options(groups)[1].recipe)))
+
+
+def _build(inputs: JobInputs) -> Job:
+    from .job import RelationJob
+
+    return RelationJob(inputs)
+
+
+def _load(checkpoint: "Checkpoint", device: str | None) -> "RelationClassifier":
+    from ...relation import RelationClassifier
+
+    return RelationClassifier.from_checkpoint(checkpoint, device)
+
+
+def _evaluate(checkpoints: "Sequence[Checkpoint]", request: "EvaluationRequest") -> None:
+    from .evaluation import evaluate_checkpoints
+
+    evaluate_checkpoints(checkpoints, request)
+
+
+RELATION = Task(
+    name="relation",
+    title="how an image and a text relate",
+    model_options=RelationOptions,
+    options=RelationTaskOptions,
+    architecture=(
+        *("word_size", "sentence_size", "article_size", "head_size"),
+        *("support_groups", "thumbnail_size"),
+    ),
+    scores=(ACCURACY, MACRO_F1, RECONSTRUCTION),
+    unit="texts",
+    model_name=_name,
+    defaults={
+        **{"batch_size": 32, "epochs": 8, "learning_rate": 1e-3},
+        **{"average": 0.99, "weight_decay": 0.1},
+    },
+    small_cnn_defaults={
+        **{"encoder_learning_rate": 3e-3, "learning_rate": 3e-3, "weight_decay": 0.01},
+        **{"image_grid": 4, "image_scaling": "none", "dropout": 0.1, "texts_per_image": 4},
+        **{"word_size": 32, "sentence_size": 64, "article_size": 128, "support_groups": 8},
+    },
+    recipes=RECIPES,
+    hidden=frozenset({"samples"}),
+    idle_options=_idle,
+    check_inputs=_check,
+    stored=_stored,
+    build=_build,
+    load=_load,
+    evaluate=_evaluate,
+)

@@ -1,0 +1,347 @@
+"""The autoencoder and the classifier: padding, what they can learn, their losses and options."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from captioner.errors import InputError
+from captioner.models.relation.articles import Articles, pad_tokens
+from captioner.models.relation.encoder import unit_scale
+from captioner.models.relation.model import (
+    MISSING,
+    RelationBatch,
+    RelationModel,
+    ordinal_loss,
+)
+from captioner.models.relation.options import Head, RelationOptions
+
+WORDS, RATE = 12, 5e-3
+SIZES = {
+    **{"word_size": 8, "sentence_size": 12, "article_size": 20, "head_size": 6},
+    **{"support_groups": 3, "thumbnail_size": 8, "dropout": 0.0},
+}
+
+
+def build(seed=0, channels=5, **options):
+    torch.manual_seed(seed)
+    model = RelationModel(channels, WORDS, RelationOptions(**SIZES | options)).eval()
+    for norm in (model.articles.image_norm, model.articles.matching_norm):  # as after training
+        norm.running_mean.uniform_(-0.1, 0.1)
+        norm.running_var.uniform_(0.05, 0.1)
+    return model
+
+
+def articles_of(*texts):
+    sentences = [sentence for text in texts for sentence in text]
+    return Articles(pad_tokens(sentences), torch.tensor([len(text) for text in texts]))
+
+
+def random_texts(count, seed=0, longest=6):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    return [
+        [[draw(4, WORDS) for _ in range(draw(1, longest))] for _ in range(draw(1, 4))]
+        for _ in range(count)
+    ]
+
+
+def pooled(count, channels=5, seed=0):
+    return torch.rand(count, 2, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def embed(model, features, *texts):
+    with torch.no_grad():
+        images = model.embed_images(features, are_features=True)
+        return model.articles(images, articles_of(*texts))
+
+
+# ---- the article embedding ----------------------------------------------------------------------
+
+
+def test_an_embedding_does_not_depend_on_the_rest_of_the_batch():
+    model, texts, features = build(), random_texts(6), pooled(6)
+    together = embed(model, features, *texts)
+    for row, text in enumerate(texts):
+        alone = embed(model, features[row : row + 1], text)
+        assert torch.allclose(together[row], alone[0], atol=1e-6)
+
+
+def test_an_embedding_is_that_of_the_equations():
+    """One text of two sentences, step by step, without packing, padding or masks."""
+    model, features = build(), pooled(1)
+    text = [[4, 5, 6], [7, 8]]
+    encoder, size = model.articles, SIZES["sentence_size"]
+    roots = F.normalize(features[:, 0].sqrt(), dim=1)
+    image = unit_scale(encoder.image_norm(encoder.image(roots)))
+    states, words = [], []
+    for sentence in text:
+        vectors = encoder.words(torch.tensor([sentence]))
+        outputs, _ = encoder.sentence(vectors)
+        states.append(outputs[:, -1])
+        joined = torch.cat([vectors, outputs], -1)[0]
+        words.append(encoder.matching_norm(encoder.matching(joined)))
+    sums = [unit_scale(each.sum(0, keepdim=True)) for each in words]
+    rows = [image]
+    for own, (state, vectors) in enumerate(zip(states, words, strict=True)):
+        groups = (vectors * image).view(len(vectors), 3, size // 3).sum(-1) / (size // 3) ** 0.5
+        matched = torch.cat(
+            [
+                sums[own] * image,
+                sums[own] * unit_scale(words[1 - own].sum(0, keepdim=True)),
+                groups.mean(0, keepdim=True),
+                groups.amin(0, keepdim=True),
+                groups.amax(0, keepdim=True),
+            ],
+            1,
+        )
+        rows.append(state + encoder.matches(matched))
+    outputs, _ = encoder.text(torch.stack(rows, 1))
+    expected = encoder.article(torch.cat([outputs[:, -1], image], 1)).relu()
+    assert torch.allclose(embed(model, features, text), expected, atol=1e-6)
+
+
+def test_words_take_the_best_cell_of_maps():
+    model = build(image_grid=2)
+    maps = torch.rand(1, 5, 2, 2)
+    images = model.embed_images(maps, are_features=True)
+    read = model.articles.read_sentences(torch.tensor([[4, 5]]))
+    mean, low, high = model.articles.supports(read, images.cells)
+    by_word = torch.stack(
+        [(read.words[0, t] * images.cells[0]).view(4, 3, 4).sum(-1).amax(0) / 2 for t in range(2)]
+    )
+    assert torch.allclose(mean[0], by_word.mean(0), atol=1e-6)
+    assert torch.allclose(low[0], by_word.amin(0), atol=1e-6)
+    assert torch.allclose(high[0], by_word.amax(0), atol=1e-6)
+
+
+def test_maps_and_pooled_features_give_the_same_embedding_without_a_grid():
+    model, maps = build(), torch.rand(2, 5, 3, 3)
+    stored = torch.stack([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+    texts = random_texts(2)
+    assert torch.allclose(embed(model, maps, *texts), embed(model, stored, *texts), atol=1e-6)
+    assert (model.features, build(image_grid=2).features) == ("pooled", "maps")
+
+
+def test_image_words_and_their_order_matter():
+    model, features = build(), pooled(2)
+    text = [[4, 5, 6], [7]]
+    base = embed(model, features[:1], text)
+    assert not torch.allclose(base, embed(model, features[1:], text))
+    assert not torch.allclose(base, embed(model, features[:1], [[6, 5, 4], [7]]))
+    assert not torch.allclose(base, embed(model, features[:1], text[::-1]))
+
+
+# ---- the autoencoder ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_autoencoder_overfits_eight_pairs():
+    """Texts come back word for word, and thumbnails nearly so."""
+    torch.manual_seed(0)
+    model = RelationModel(5, WORDS, RelationOptions(**SIZES | {"article_size": 64}))
+    texts = random_texts(8, longest=5)
+    quarters = torch.randint(0, 256, (8, 3, 2, 2), dtype=torch.uint8)
+    thumbnails = quarters.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    articles = articles_of(*texts)
+    model.image_decoder.measure(thumbnails)
+    counts = torch.bincount(articles.tokens.flatten(), minlength=WORDS).double()
+    model.text_decoder.measure(counts)
+    model.train_parts(autoencoder=True)
+    batch = RelationBatch(
+        pooled(8), True, articles, torch.arange(8), torch.full((8, 2), MISSING), thumbnails
+    )
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], RATE)
+    for step in range(400):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 - step / 400)
+        optimizer.zero_grad()
+        loss = model.loss(batch)
+        loss.value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.eval()
+    embeddings = embed(model, pooled(8), *texts)
+    with torch.no_grad():
+        decoded = model.text_decoder.most_likely(embeddings, articles, model.articles.words.weight)
+        pixels = model.image_decoder.render(embeddings)
+    assert torch.equal(decoded, articles.tokens)
+    error = (pixels.float() - thumbnails.float()).square().mean()
+    mean_error = (thumbnails.float() - thumbnails.float().mean(0)).square().mean()
+    assert error < 0.02 * mean_error
+
+
+def test_the_text_loss_is_the_mean_over_words():
+    model, texts = build(), random_texts(4)
+    embeddings = torch.rand(4, SIZES["article_size"])
+    decoder, vectors = model.text_decoder, model.articles.words.weight
+    decoder.measure(torch.arange(WORDS).double())
+    unit = F.normalize(vectors, dim=1)
+    losses = []
+    for own, text in zip(embeddings, texts, strict=True):
+        states, _ = decoder.sentences(own.expand(1, len(text), -1))
+        for state, sentence in zip(states[0], text, strict=True):
+            outputs, _ = decoder.words(state.expand(1, len(sentence), -1))
+            cosines = F.normalize(outputs[0], dim=1) @ unit.T
+            logits = 15 * cosines + decoder.log_frequency
+            losses.append(F.cross_entropy(logits, torch.tensor(sentence), reduction="none"))
+    found = decoder.cross_entropy(embeddings, articles_of(*texts), vectors)
+    assert found.item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+
+
+def test_log_frequencies_are_those_of_the_counts_plus_one():
+    decoder = build().text_decoder
+    decoder.measure(torch.arange(WORDS).double())
+    expected = (torch.arange(WORDS).double() + 1)[1:]
+    assert torch.allclose(
+        decoder.log_frequency[1:].double().exp(), expected / expected.sum(), atol=1e-6
+    )
+
+
+def test_a_constant_image_has_the_error_of_the_mean_thumbnail():
+    decoder = build().image_decoder
+    thumbnails = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
+    decoder.measure(thumbnails)
+    normalised = decoder.normalise(thumbnails)
+    assert normalised.square().mean().item() == pytest.approx(1, rel=1e-4)
+    assert normalised.mean(0).abs().max() < 1e-5
+    decoder.measure(thumbnails[:1].expand(3, -1, -1, -1))
+    assert decoder.normalise(thumbnails[:1]).abs().max() < 1e-5  # not nan
+
+
+def test_special_tokens_are_never_decoded():
+    model = build()
+    articles = articles_of([[4, 5, 6]])
+    decoded = model.text_decoder.most_likely(
+        torch.rand(1, SIZES["article_size"]), articles, model.articles.words.weight
+    )
+    assert (decoded >= 4).all()
+
+
+# ---- the classifier -----------------------------------------------------------------------------
+
+
+def labelled_batch(labels, count=4):
+    texts = articles_of(*random_texts(count))
+    return RelationBatch(pooled(2), True, texts, torch.arange(count) % 2, torch.tensor(labels))
+
+
+def test_each_head_is_averaged_over_the_texts_that_have_its_label():
+    model = build()
+    batch = labelled_batch([[0, MISSING], [4, 1], [MISSING, 2], [3, MISSING]])
+    with torch.no_grad():
+        images = model.embed_images(batch.images, are_features=True).take(batch.image_of_text)
+        cmi, sc = model.classify(model.articles(images, batch.articles))
+        expected = [
+            F.cross_entropy(cmi[[0, 1, 3]], torch.tensor([0, 4, 3])),
+            F.cross_entropy(sc[[1, 2]], torch.tensor([1, 2])),
+        ]
+        loss = model.loss(batch)
+    assert loss.value.item() == pytest.approx(sum(expected).item(), rel=1e-5)
+    assert [loss.parts[f"{name}_loss"].item() for name in ("cmi", "sc")] == pytest.approx(
+        [each.item() for each in expected], rel=1e-5
+    )
+    assert loss.count == 4
+    with torch.no_grad():
+        without = model.loss(replace(batch, labels=torch.full((4, 2), MISSING)))
+    assert without.value.item() == 0
+
+
+def test_the_ordinal_loss_is_the_squared_distance_of_cumulative_distributions():
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 2, 3])
+    expected = []
+    for row, target in zip(logits.softmax(1), targets, strict=True):
+        reached = [sum(row[: level + 1]) for level in range(4)]
+        expected.append(sum((p - int(level >= target)) ** 2 for level, p in enumerate(reached)))
+    assert torch.allclose(ordinal_loss(logits, targets), torch.stack(expected))
+    sure = torch.eye(4) * 50
+    assert ordinal_loss(sure, torch.zeros(4).long()).tolist() == pytest.approx([0, 1, 2, 3])
+    assert build(loss="ordinal").loss(labelled_batch([[0, 1]] * 4)).value > 0
+
+
+@pytest.mark.parametrize("autoencoder", [True, False])
+def test_all_parts_that_are_trained_get_a_gradient(autoencoder):
+    model = build()
+    model.train_parts(autoencoder=autoencoder)
+    batch = labelled_batch([[0, 1], [1, 2], [2, 3], [3, 4]])
+    if autoencoder:
+        thumbnails = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+        batch = replace(batch, thumbnails=thumbnails)
+    model.loss(batch).value.backward()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
+    parts = {name.partition(".")[0] for name in trained}
+    decoders = {"image_decoder", "text_decoder", "log_scale"}
+    assert parts == {"articles", *(decoders if autoencoder else {"hidden", "heads"})}
+
+
+def test_the_alignment_can_be_left_out():
+    batch = labelled_batch([[MISSING] * 2] * 4)
+    batch = replace(batch, thumbnails=torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    with_it, without = (build(alignment=weight).loss(batch) for weight in (1.0, 0.0))
+    assert "alignment_loss" not in without.parts
+    assert with_it.value.item() == pytest.approx(
+        (without.value + with_it.parts["alignment_loss"]).item(), rel=1e-5
+    )
+
+
+# ---- options ------------------------------------------------------------------------------------
+
+
+def test_a_third_head_is_one_more_word():
+    options = RelationOptions(heads="cmi=0,1 sc=-1,0,1 status=0,1,2")
+    assert options.parsed_heads[2] == Head("status", (0.0, 1.0, 2.0))
+    assert [len(head.bias) for head in RelationModel(5, WORDS, options).heads] == [2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heads": "cmi"}, "a head must be a name and at least two values in ascending order"),
+        ({"heads": "cmi=1"}, "such as sc=-1,0,1, got 'cmi=1'"),
+        ({"heads": "cmi=1,0"}, "got 'cmi=1,0'"),
+        ({"heads": "cmi=0,x"}, "got 'cmi=0,x'"),
+        ({"heads": "cmi=0,inf"}, "the values of a head must be finite, got 'cmi=0,inf'"),
+        ({"heads": "=0,1"}, "got '=0,1'"),
+        ({"heads": "a=0,1 a=0,2"}, "heads must have different names, got a, a"),
+        ({"heads": ""}, "heads must have different names, got none"),
+        ({"support_groups": 5}, "support_groups must divide sentence_size 256, got 5"),
+        ({"thumbnail_size": 30}, "thumbnail_size must be a multiple of 4, got 30"),
+        ({"thumbnail_size": 0}, "thumbnail_size must be a multiple of 4, got 0"),
+        ({"alignment": -1.0}, "alignment must be at least 0, got -1.0"),
+        ({"alignment": math.nan}, "alignment must be finite and at least 0, got nan"),
+        ({"loss": "l1"}, "loss must be one of cross-entropy, ordinal, got 'l1'"),
+    ],
+)
+def test_options_that_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        RelationOptions(**options)
+
+
+def test_labels_are_levels():
+    head = Head.parse("cmi=0,0.25,0.5")
+    assert [head.index(value) for value in (0, 0.25, 0.5)] == [0, 1, 2]
+    with pytest.raises(InputError, match=r"the label cmi must be one of 0, 0.25, 0.5, got 0.3; "):
+        head.index(0.3)
+
+
+def test_padding_of_sentences_is_ignored_by_the_lstm():
+    """A longer sentence in the batch changes nothing; checked against one call per sentence."""
+    model = build()
+    sentences = [[4, 5], [6, 7, 8, 9, 10], [11]]
+    read = model.articles.read_sentences(pad_tokens(sentences))
+    states = []
+    for sentence in sentences:
+        outputs, _ = model.articles.sentence(model.articles.words(torch.tensor([sentence])))
+        states.append(outputs[0, -1])
+    assert torch.allclose(read.states, torch.stack(states), atol=1e-6)
+    assert read.lengths.tolist() == [2, 5, 1]
+    lengths = pad_sequence([torch.ones(len(s)) for s in sentences], batch_first=True) > 0
+    assert ((read.words != 0).any(-1) == lengths).all()

@@ -1,0 +1,208 @@
+"""Training the autoencoder and the classifier: labels, starting points, resuming, options."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import captioner
+import train
+from captioner import InputError, TrainConfig
+from captioner.checkpoints import checkpoint
+from captioner.data.readers import read_captions
+from captioner.errors import Interrupted
+from captioner.models.relation.articles import ArticleReader
+from captioner.models.relation.options import Head
+from captioner.tasks.relation.job import RelationJob, build_reader
+from captioner.tasks.relation.options import RelationTaskOptions
+from captioner.tasks.relation.scores import read_split, shuffled_images
+from tests.support import relation, tiny
+from tests.support.interrupting import assert_same_run, interrupt_at
+
+
+@pytest.fixture
+def data(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return relation.data(tmp_path_factory)
+
+
+def train_one(data, run, *words):
+    train.main([*relation.PLAIN, "--data", str(data), "--run", run, *words])
+    return checkpoint.load(Path("checkpoints") / run)
+
+
+# ---- the texts of a split -----------------------------------------------------------------------
+
+
+def test_labels_become_levels_and_texts_without_labels_are_pairs(data):
+    examples = read_captions(data).split("val")
+    reader = build_reader(RelationTaskOptions(text_min_count=1), examples)
+    split = read_split(examples, reader, [Head.parse("cmi=0,0.5,1"), Head.parse("sc=-1,0,1")])
+    one = [[-1, -1], [2, -1], [1, -1], [0, -1], [-1, 2], [-1, 0]]
+    assert split.labels.tolist() == one * len(examples)
+    assert split.image_of_text.tolist() == np.repeat(np.arange(len(examples)), 6).tolist()
+    assert split.pairs.tolist() == list(range(0, len(split.labels), 6))
+    assert sorted([*split.pairs, *split.labelled]) == list(range(len(split.labels)))
+
+
+def test_all_texts_are_pairs_if_all_have_labels(data):
+    rows = [json.loads(line) for line in (data / "relations.jsonl").read_text().splitlines()]
+    Path("some").mkdir()
+    for row in rows[1:3]:
+        (Path("some") / row["image"]).write_bytes((data / row["image"]).read_bytes())
+    lines = "".join(json.dumps(row) + "\n" for row in rows[1:3])
+    (Path("some") / "relations.jsonl").write_text(lines)
+    examples = read_captions(Path("some")).split("train")
+    reader = ArticleReader(build_reader(RelationTaskOptions(text_min_count=1), examples).vocabulary)
+    assert read_split(examples, reader, [Head.parse("x=0,1")]).pairs.tolist() == [0, 1]
+
+
+def test_words_are_counted_in_distinct_sentences(data):
+    examples = read_captions(data).split("train")
+    every = build_reader(RelationTaskOptions(text_min_count=1), examples)
+    assert {"red", "image", "here"} <= set(every.vocabulary.words)
+    sentences = build_reader(RelationTaskOptions(text_min_count=len(tiny.COLOURS) + 1), examples)
+    assert set(sentences.vocabulary.words) == {"is", "it", "one", "sees", "here"} - {"one"} | {
+        word for word in ("one",) if word in sentences.vocabulary
+    }
+
+
+def test_no_image_keeps_its_place_if_images_are_shuffled():
+    for count in (2, 3, 10, 101):
+        order = shuffled_images(count)
+        assert sorted(order) == list(range(count))
+        assert (order != np.arange(count)).all()
+
+
+# ---- training -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_classifier_learns_what_a_text_says_about_its_image(tmp_path_factory):
+    scores = checkpoint.load(relation.run(tmp_path_factory)).config["scores"]
+    assert scores["cmi_accuracy"] > 0.5  # by chance 0.33
+    assert scores["sc_accuracy"] > 0.65  # by chance 0.5
+
+
+@pytest.mark.slow
+def test_the_autoencoder_reconstructs_unseen_pairs(tmp_path_factory):
+    run = relation.run(tmp_path_factory, "autoencoder")
+    scores = checkpoint.load(run).config["scores"]
+    assert scores["text_error"] < 0.6
+    assert scores["image_error"] < 0.9
+    assert (run / "reconstructions.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_classifier_starts_from_the_weights_of_an_autoencoder(data, tmp_path_factory):
+    source = relation.run(tmp_path_factory, "autoencoder")
+    before = checkpoint.load(source).weights
+    words = ["--start-from", str(source), "--epochs", "1", "--learning-rate", "1e-9"]
+    plain = [word for word in relation.PLAIN if word not in ("--text-min-count", "1")]
+    train.main([*plain, "--data", str(data), "--run", "a", *words])
+    after = checkpoint.load(Path("checkpoints/a")).weights
+    for name, value in before.items():
+        if not name.startswith("encoder.") and "norm" not in name:  # they follow the batches
+            assert torch.allclose(after[name].float(), value.float(), atol=1e-6), name
+    heads = ["--heads", "cmi=0,0.5,1 sc=-1,1 third=0,1,2,3"]
+    train.main([*plain, *heads, "--data", str(data), "--run", "b", *words])
+    other = checkpoint.load(Path("checkpoints/b")).weights
+    assert other["heads.2.bias"].shape == (4,)
+    name = "articles.sentence.weight_ih_l0"
+    assert torch.allclose(other[name], before[name], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [(), ("--recipe", "autoencoder", "--heatmaps", "0")])
+def test_resuming_is_exact(data, monkeypatch, recipe):
+    words = [*relation.PLAIN, "--data", str(data), "--epochs", "2", "--batch-size", "16", *recipe]
+    train.main([*words, "--run", "straight"])
+    with monkeypatch.context() as patch:
+        interrupt_at(4, signal.SIGTERM, patch, RelationJob, "batches")
+        with pytest.raises(Interrupted):
+            train.main([*words, "--run", "stopped"])
+    train.main([*words, "--run", "stopped", "--resume"])
+    assert_same_run(Path("checkpoints/straight"), Path("checkpoints/stopped"))
+
+
+@pytest.mark.slow
+def test_epochs_have_different_texts_of_each_image(data, monkeypatch):
+    seen, batches = [], RelationJob.batches
+    monkeypatch.setattr(
+        RelationJob,
+        "batches",
+        lambda self, epoch, first: (
+            seen.append((epoch, b)) or b for b in batches(self, epoch, first)
+        ),
+    )
+    train_one(data, "few", "--texts-per-image", "2", "--epochs", "2", "--loss", "ordinal")
+    by_epoch = [[batch for number, batch in seen if number == epoch] for epoch in (0, 1)]
+    texts = []
+    for found in by_epoch:
+        assert sum(len(batch.articles) for batch in found) == 2 * relation.COUNTS["train"]
+        assert all(np.bincount(batch.image_of_text).tolist() == [2] * 8 for batch in found)
+        assert all(((batch.labels >= 0).sum(1) == 1).all() for batch in found)
+        texts.append({i: labels.tolist() for b in found for i, labels in _labels_by_image(b)})
+    assert texts[0].keys() == texts[1].keys()
+    assert texts[0] != texts[1]
+
+
+def _labels_by_image(batch):
+    for number, image in enumerate(batch.ids):
+        yield image, batch.labels[batch.image_of_text == number]
+
+
+@pytest.mark.slow
+def test_data_sets_of_captions_get_labels(tmp_path, tmp_path_factory, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = {"image_size": 32, "epochs": 1, "workers": 0, "device": "cpu", "curves": False}
+    config = TrainConfig.from_options(
+        system="relation", data=tiny.data(tmp_path_factory), text_min_count=1, **options
+    )
+    result = captioner.train(config)
+    out = capsys.readouterr().out
+    assert "labels of relations were generated from the captions (seed 0)\n" in out
+    assert "  0: 32  1: 32; mean by source: contradiction -1.00, foreign caption 0.00" in out
+    assert result.scores["accuracy"] > 0
+    assert result.relation_classifier.relate(
+        next((tiny.data(tmp_path_factory) / "val").iterdir()), "red"
+    )
+    with pytest.raises(InputError, match="a 'relation' run has no linker; use relation_classifi"):
+        result.linker  # noqa: B018
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--heads", "sc=-1,0"], "the label sc must be one of -1, 0, got 1; correct it, or pass"),
+        (["--heads", "other=0,1"], "no text of the train split has a label other; pass other --h"),
+        (["--alignment", "2"], "--alignment needs --recipe autoencoder"),
+        (["--recipe", "autoencoder", "--loss", "ordinal"], "--loss has no effect with --recipe au"),
+        (["--recipe", "autoencoder", "--texts-per-image", "2"], "--texts-per-image has no effect"),
+        (["--samples", "2"], "--samples has no effect with --system relation"),
+        (["--texts-per-image", "0"], "texts_per_image must be at least 1, got 0"),
+        (["--start-from", "gone"], "--text-min-count cannot be combined with --start-from"),
+        (["--recipe", "other"], "invalid choice: 'other'"),
+    ],
+)
+def test_options_that_are_refused(data, words, message, capsys):
+    with pytest.raises((InputError, SystemExit)) as caught:
+        train_one(data, "x", *words)
+    assert message in str(caught.value) + capsys.readouterr().err
+
+
+def test_one_image_is_too_few(data):
+    rows = (data / "relations.jsonl").read_text().splitlines()
+    chosen = [row for row in rows if '"train-0.png"' in row or '"val-0.png"' in row]
+    Path("one").mkdir()
+    for name in ("train-0.png", "val-0.png"):
+        (Path("one") / name).write_bytes((data / name).read_bytes())
+    (Path("one") / "relations.jsonl").write_text("\n".join(chosen))
+    with pytest.raises(InputError, match="training needs at least 2 images with texts per process"):
+        train_one("one", "x")
