@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         *("--topics", "--clusters"),
         type=int,
         metavar="INT",
-        help=f"number of groups of similar sentences or images [{TOPICS}]",
+        help=f"number of groups of sentences or images [{TOPICS}]",
     )
     parser.add_argument(
         "--method", choices=METHODS, default="tsne", help="kind of projection [%(default)s]"
