@@ -80,7 +80,7 @@ class MultimodalCNN(nn.Module):
 
     @torch.no_grad()
     def start_as_similarity(self) -> None:
-        """Set weights for which scores grow with similarity; for an encoder that is trained already.
+        """Set weights for which scores grow with similarity, for an encoder that is trained.
 
         In the layer that reads the image, units form groups of four, with the inputs a + b, a - b,
         -a + b and -a - b, where a is from the text and b from the image. Counted with the signs of
