@@ -48,7 +48,7 @@ class EvaluationOptions:
     threshold: float = option(0.8, "spatial models: map value below which a pixel is background")
     ranked_images: int | None = option(
         None,
-        "m-CNN: number of images, evenly spaced, whose pairs with all their captions are scored; "
+        "m-CNN: number of evenly spaced images; each is scored with the captions of all of them; "
         "0: all [200]",
     )
     batch_size: int = option(64, "number of images per batch")

@@ -30,7 +30,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """Checkpoints, output, its format and the share of the images, heatmaps, and batch size."""
+    """Checkpoints, output and its format, shard of the images, heatmaps, and batch size."""
 
     checkpoint: tuple[Path, ...] = option(
         (Path("checkpoints/demo-attention"),), "run or checkpoint"

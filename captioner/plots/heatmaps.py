@@ -79,7 +79,7 @@ def save_heatmap(
     attention = check_maps(attention, 3)
     if len(words) != len(attention) or not words:
         raise InputError(
-            "attention must have one map for each word, and there must be a word, got "
+            "words must not be empty, and attention must have one map for each word, got "
             f"{len(words)} words and {len(attention)} maps"
         )
     if extension == "npy":

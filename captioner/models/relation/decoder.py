@@ -73,9 +73,9 @@ class ImageDecoder(nn.Module):
 class TextDecoder(nn.Module):
     """Decodes the words of each sentence by the cosines with all word vectors.
 
-    An LSTM that reads the article embedding at every step gives a vector for each sentence; another
-    one, which reads it at every step, a vector for each word. The scores of words are their log
-    frequency plus the scaled cosine; the scale is learned.
+    An LSTM reads the article embedding at every step and gives a vector for each sentence; another
+    reads this vector at every step and gives a vector for each word. The scores of words are their
+    log frequency plus the scaled cosine; the scale is learned.
     """
 
     def __init__(self, vocabulary_size: int, options: RelationOptions) -> None:

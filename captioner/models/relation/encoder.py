@@ -139,7 +139,7 @@ class ArticleEncoder(nn.Module):
 def run_lstm(lstm: nn.LSTM, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return the outputs (K, T, S) and the last states (K, S) of sequences with these lengths.
 
-    steps (K, T, W). The steps of padding, which are not computed, have outputs of 0.
+    steps (K, T, W). Padding steps, which are not computed, have outputs of 0.
     """
     packed = pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
     outputs, (state, _) = lstm(packed)

@@ -88,7 +88,7 @@ def score_masks(linker: Linker, found: SegmentedImages, threshold: float) -> Seg
     if not names:
         more = ", ..." if len(found.classes) > 5 else ""
         raise InputError(
-            f"all class names ({', '.join(found.classes[:5])}{more}) have unknown words; choose "
+            f"all class names ({', '.join(found.classes[:5])}{more}) contain unknown words; choose "
             "other masks, or list names in classes.txt that use words of the captions"
         )
     numbers = np.array([0, *(i + 1 for i, is_known in enumerate(known) if is_known)])
