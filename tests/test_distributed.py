@@ -300,7 +300,7 @@ def test_processes_that_cannot_meet(monkeypatch):
         for name, value in values.items():
             monkeypatch.setenv(name, value)
         with (
-            pytest.raises(InputError, match=r"cannot connect at 127.0.0.1:\d+ \(MASTER_.*torchrun"),
+            pytest.raises(InputError, match=r"cannot connect to 127.0.0.1:\d+ \(MASTER_.*torchrun"),
             distributed.process_group(torch.device("cpu")),
         ):
             pass

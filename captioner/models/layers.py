@@ -39,8 +39,10 @@ def in_blocks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     Batches of all sizes then need few shapes, without products of padding. The result for an image
     must not depend on the others.
     """
+    if not _caches_shapes(tensors[0]):
+        return function(*tensors)
     count = len(tensors[0])
-    if not _caches_shapes(tensors[0]) or count & (count - 1) == 0:
+    if count & (count - 1) == 0:
         return function(*tensors)
     sizes = [1 << bit for bit in reversed(range(count.bit_length())) if count >> bit & 1]
     blocks = zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True)

@@ -494,7 +494,10 @@ def test_the_pages_lead_to_each_other(open_page):
     page.wait_for_selector("#hits li .signs")
     page.get_by_role("link", name="API").click()
     page.get_by_role("heading", name="GET /api/search").wait_for()
-    for text in ("cosine with the query, from -1 to 1", "integer, at least 1, at most 200"):
+    for text in (
+        "cosine similarity to the query, from -1 to 1",
+        "integer, at least 1, at most 200",
+    ):
         assert page.get_by_text(text).first.is_visible()
 
 
