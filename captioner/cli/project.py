@@ -216,7 +216,7 @@ def _draw_labels(arguments: argparse.Namespace) -> None:
         _draw_thumbnails(arguments, index.items(chosen), plane.points)
         print(f"{title}\nmosaic: {arguments.output}")
         return
-    groups, names = plane.groups, plane.labels
+    groups, names = plane.groups, list(plane.labels)
     if arguments.topics is not None:
         groups, found = group_images(index, chosen, arguments.topics, arguments.seed)
         names = tuple(found)
