@@ -218,8 +218,7 @@ def _draw_labels(arguments: argparse.Namespace) -> None:
         return
     groups, names = plane.groups, list(plane.labels)
     if arguments.topics is not None:
-        groups, found = group_images(index, chosen, arguments.topics, arguments.seed)
-        names = tuple(found)
+        groups, names = group_images(index, chosen, arguments.topics, arguments.seed)
     draw_projection(arguments.output, plane.points, groups, names, title, plane.meaning)
     _print_groups(groups, names)
     print(f"{title}\nprojection: {arguments.output}")
