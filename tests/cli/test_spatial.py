@@ -214,7 +214,7 @@ def test_segmentation_of_masks(run, images, capsys, tmp_path):
     with pytest.raises(InputError, match="threshold must be from 0 to 1, got 7"):
         main([*map(str, words), "--threshold", "7"])
     (tmp_path / "voc" / "classes.txt").write_text("zebra\nyak\nemu\n")
-    with pytest.raises(InputError, match=r"^all class names \(zebra, yak, emu\) have unknown w"):
+    with pytest.raises(InputError, match=r"^all class names \(zebra, yak, emu\) contain unknown w"):
         main([*map(str, words)])
 
 

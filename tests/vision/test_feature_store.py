@@ -416,4 +416,5 @@ def test_two_processes_share_the_work(tmp_path):
     print("images computed by each process:", *counts)
     assert whole == IMAGES
     assert max(counts) < IMAGES <= sum(counts)
-    assert len(files_of(process_store(tmp_path))) <= IMAGES // 4 + 5  # hardly a segment twice
+    # segments are drawn at random, so a few are computed twice; without drawing, nearly all are
+    assert len(files_of(process_store(tmp_path))) <= 1.5 * IMAGES / 4
