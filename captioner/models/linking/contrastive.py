@@ -24,7 +24,12 @@ def own_texts(image_of_text: Tensor, images: int) -> Tensor:
     return rows[:, None] == image_of_text
 
 
-def info_nce(scores: Tensor, image_of_text: Tensor, own: Tensor | None = None) -> Tensor:
+def info_nce(
+    scores: Tensor,
+    image_of_text: Tensor,
+    own: Tensor | None = None,
+    further: Tensor | None = None,
+) -> Tensor:
     """Return the InfoNCE loss: half the sum of the cross-entropies (nats) in both directions.
 
     scores (B, N): cosines divided by the temperature. For each text, one cross-entropy is over its
@@ -36,26 +41,44 @@ def info_nce(scores: Tensor, image_of_text: Tensor, own: Tensor | None = None) -
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
     # Finite, as the gradient would be NaN if a batch had only one image.
     wrong = scores.masked_fill(own, torch.finfo(scores.dtype).min)
-    to_images = F.softplus(wrong.logsumexp(0) - right).sum()
-    to_texts = F.softplus(wrong.logsumexp(1)[image_of_text] - right).sum()
+    to_images = image_cross_entropy(scores, image_of_text, own)
+    wrong_texts = wrong.logsumexp(1)[image_of_text]
+    if further is not None:
+        wrong_texts = torch.logaddexp(wrong_texts, further)
+    to_texts = F.softplus(wrong_texts - right).sum()
     return (to_images + to_texts) / 2
 
 
+def image_cross_entropy(scores: Tensor, image_of_text: Tensor, own: Tensor) -> Tensor:
+    """Return the summed cross-entropy (nats) of each text's image among it and its negatives.
+
+    scores (B, N), image_of_text (N,) and own (B, N): as in `info_nce`.
+    """
+    right = scores.gather(0, image_of_text[None])[0]  # (N,)
+    wrong = scores.masked_fill(own, torch.finfo(scores.dtype).min)
+    return F.softplus(wrong.logsumexp(0) - right).sum()
+
+
 def sum_of_hinges(
-    scores: Tensor, image_of_text: Tensor, margin: float, own: Tensor | None = None
+    scores: Tensor,
+    image_of_text: Tensor,
+    margin: float,
+    own: Tensor | None = None,
+    further: Tensor | None = None,
 ) -> Tensor:
     """Return the sum of the hinge losses of all negative pairs in both directions.
 
     scores (B, N): cosines. Each text is compared with every negative image, and its image with
-    every negative text, as in the ranking loss of Kiros et al. 2015, section 3.3. own: as in
-    `info_nce`.
+    every negative text, as in the ranking loss of Kiros et al. 2015, section 3.3. own, further:
+    as in `info_nce`.
     """
     own = own_texts(image_of_text, len(scores)) if own is None else own
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
     wrong_images = (margin - right + scores).clamp_min(0).masked_fill(own, 0)  # (B, N)
     wrong_texts = margin - right[:, None] + scores[image_of_text]  # (N, N)
     wrong_texts = wrong_texts.clamp_min(0).masked_fill(own[image_of_text], 0)
-    return wrong_images.sum() + wrong_texts.sum()
+    total = wrong_images.sum() + wrong_texts.sum()
+    return total if further is None else total + random_hinges(right, further, margin)
 
 
 def random_hinges(right: Tensor, wrong: Tensor, margin: float) -> Tensor:
@@ -78,17 +101,24 @@ def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Ten
 
 
 def hardest_hinges(
-    scores: Tensor, image_of_text: Tensor, margin: float, own: Tensor | None = None
+    scores: Tensor,
+    image_of_text: Tensor,
+    margin: float,
+    own: Tensor | None = None,
+    further: Tensor | None = None,
 ) -> Tensor:
     """Return the summed hinge losses of all pairs against their hardest negative image and text.
 
-    scores (B, N): cosines. See Faghri et al. 2018 (VSE++), equation 6. own: as in `info_nce`.
+    scores (B, N): cosines. See Faghri et al. 2018 (VSE++), equation 6. own, further: as in
+    `info_nce`.
     """
     own = own_texts(image_of_text, len(scores)) if own is None else own
     wrong = scores.masked_fill(own, -torch.inf)
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
     hardest_image = wrong.amax(0)  # (N,)
     hardest_text = wrong.amax(1)[image_of_text]  # (N,)
+    if further is not None:
+        hardest_text = torch.maximum(hardest_text, further)
     hinges = [(margin - right + hardest).clamp_min(0) for hardest in (hardest_image, hardest_text)]
     return torch.stack(hinges).sum()
 

@@ -21,6 +21,7 @@ from ..losses import Loss
 from .contrastive import (
     RELATIVE,
     hardest_hinges,
+    image_cross_entropy,
     info_nce,
     random_hinges,
     relative_loss,
@@ -28,9 +29,43 @@ from .contrastive import (
 )
 from .linear import image_vectors
 from .options import JointOptions
-from .texts import Texts
+from .texts import Texts, concatenate
 
 MAX_SCALE = 100.0  # of cosines in InfoNCE, as in CLIP: a temperature of at least 0.01
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """Texts with exchanged words: further negatives of the images of other texts.
+
+    texts: M texts. rows (M,): the text whose words were exchanged, in the batch.
+    """
+
+    texts: Texts
+    rows: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Exchanged":
+        """Return the same with `change` applied to all tensors."""
+        return Exchanged(self.texts.map(change), change(self.rows))
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Queries A - B, for images with A and without B.
+
+    words: texts B of one word. rows (M,): the text A of each query, in the batch. word_of (M,): its
+    text B, in `words`. own (B, M): mask of the images with A and without B.
+    """
+
+    words: Texts
+    rows: Tensor
+    word_of: Tensor
+    own: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Differences":
+        """Return the same with `change` applied to all tensors."""
+        rest = (change(tensor) for tensor in (self.rows, self.word_of, self.own))
+        return Differences(self.words.map(change), *rest)
 
 
 @dataclass(frozen=True)
@@ -42,7 +77,7 @@ class JointBatch:
     ids: one id per image, for error messages. warm: whether the warm-up epochs are over; the loss
     "hardest" then uses only the hardest negatives. wrong_texts: a negative for each text, that is,
     a text of another image; only for the loss "random-negative". own (B, N): as in
-    `contrastive.info_nce`.
+    `contrastive.info_nce`. differences: only for the loss "infonce".
     """
 
     images: Tensor
@@ -53,6 +88,8 @@ class JointBatch:
     warm: bool = True
     wrong_texts: Texts | None = None
     own: Tensor | None = None
+    exchanged: Exchanged | None = None
+    differences: Differences | None = None
 
     def to(self, device: torch.device) -> "JointBatch":
         """Return the batch on a device; copies from pinned memory do not block."""
@@ -70,6 +107,8 @@ class JointBatch:
             image_of_text=change(self.image_of_text),
             wrong_texts=self.wrong_texts and self.wrong_texts.map(change),
             own=None if self.own is None else change(self.own),
+            exchanged=self.exchanged and self.exchanged.map(change),
+            differences=self.differences and self.differences.map(change),
         )
 
 
@@ -142,7 +181,8 @@ class JointEmbedding(nn.Module):
         rate = self.options.word_dropout if self.training else 0.0
         words = self.words(drop_words(texts.tokens, rate))  # (N, T, W); padding is 0
         # Without the steps of padding, which would double the time.
-        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        inputs = words * math.sqrt(words.shape[2]) if self.options.scale_inputs else words
+        packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
         _, (state,) = self.gru(packed)  # (1, N, H), after each text's last word
         parts = [state] if texts.vectors is None else [state, texts.vectors]
         if self.options.word_sum:
@@ -161,12 +201,16 @@ class JointEmbedding(nn.Module):
         if not batch.are_features:
             assert self.encoder is not None
             features = self.encoder(features)
-        images, texts = self.encode_images(features), self.encode_texts(batch.texts)
+        images = self.encode_images(features)
         if batch.wrong_texts is not None:
-            return self._random_negative_loss(batch, images, texts)
+            return self._random_negative_loss(batch, images, self.encode_texts(batch.texts))
+        further = [part for part in (batch.exchanged, batch.differences) if part is not None]
+        parts = [batch.texts, *(p.texts if isinstance(p, Exchanged) else p.words for p in further)]
+        rows = self.encode_texts(concatenate(parts) if further else batch.texts)
+        texts, *others = rows.split([len(part) for part in parts])
         # In bfloat16, scores have an error of up to 0.2 in the exponent of InfoNCE.
         with torch.autocast(images.device.type, enabled=False):
-            return self._loss(batch, images @ texts.T)
+            return self._loss(batch, images, texts, others)
 
     forward = loss
 
@@ -179,11 +223,25 @@ class JointEmbedding(nn.Module):
         value = random_hinges(right, wrong, self.options.margin) / len(texts)
         return Loss(value, len(texts), {RELATIVE: value.detach() / self.options.margin})
 
-    def _loss(self, batch: JointBatch, scores: Tensor) -> Loss:
-        count, options = len(batch.texts), self.options
+    def _loss(self, batch: JointBatch, images: Tensor, texts: Tensor, others: list[Tensor]) -> Loss:
+        """Return the loss; others: embeddings of exchanged texts, of words B, or of both."""
+        scores, count, options = images @ texts.T, len(texts), self.options
+        further = None
+        if batch.exchanged is not None:
+            own_images = images[batch.image_of_text[batch.exchanged.rows]]
+            lowest = scores.new_full((count,), torch.finfo(scores.dtype).min)
+            values = (own_images * others[0]).sum(1)
+            further = lowest.index_put((batch.exchanged.rows,), values)
         if options.loss == "infonce":
             scale = self.log_scale.exp().clamp_max(MAX_SCALE)
-            value = info_nce(scores * scale, batch.image_of_text, batch.own)
+            if further is not None:
+                further = (further * scale).clamp_min(torch.finfo(scores.dtype).min)
+            value = info_nce(scores * scale, batch.image_of_text, batch.own, further)
+            if (queries := batch.differences) is not None:
+                rows = F.normalize(texts[queries.rows] - others[-1][queries.word_of], dim=1)
+                owners = batch.image_of_text[queries.rows]
+                wrong = image_cross_entropy(images @ rows.T * scale, owners, queries.own)
+                value = value + options.subtraction_weight * wrong
             return Loss(value / count, count)
         hardest = options.loss == "hardest" and batch.warm
         hinges = partial(
@@ -192,8 +250,9 @@ class JointEmbedding(nn.Module):
             margin=options.margin,
             own=batch.own,
         )
-        value = hinges(scores)
-        return Loss(value / count, count, {RELATIVE: relative_loss(hinges, scores, value)})
+        value = hinges(scores, further=further)
+        ratio = relative_loss(hinges, scores, value if further is None else hinges(scores))
+        return Loss(value / count, count, {RELATIVE: ratio})
 
 
 def drop_words(tokens: Tensor, rate: float) -> Tensor:

@@ -28,7 +28,8 @@ class LinearOptions(Options):
         check_at_least(self, 0, "ridge", "correlation_power", "margin")
 
 
-LOSSES = ("infonce", "hinges", "hardest", "random-negative")
+RANDOM_NEGATIVE = "random-negative"
+LOSSES = ("infonce", "hinges", "hardest", RANDOM_NEGATIVE)
 SIMILARITIES = ("cosine", "dot")
 ACTIVATIONS = ("none", "tanh")
 SCALINGS = ("sqrt", "none")
@@ -48,6 +49,9 @@ class JointOptions(Options):
         choices=LOSSES,
     )
     temperature: float = option(0.07, "infonce: initial temperature")
+    subtraction_weight: float = option(
+        0.25, "infonce: weight of queries A - B, a short text minus a word its image does not have"
+    )
     margin: float = option(
         0.2, "all losses but infonce: margin between the scores of positive and negative pairs"
     )
@@ -67,6 +71,10 @@ class JointOptions(Options):
     image_activation: str = option(
         "none", "activation after the linear image layer", choices=ACTIVATIONS
     )
+    # False in the models of earlier versions; the task's default is True.
+    scale_inputs: bool = option(
+        False, "multiply the GRU's inputs by the square root of the size of word embeddings"
+    )
     word_sum: bool = option(True, "append the sum of the word embeddings to the GRU's state")
     text_layer: bool = option(True, "linear layer that maps the GRU's state to the embedding")
     warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all negative pairs")
@@ -78,7 +86,7 @@ class JointOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "dimensions", "word_size", "hidden_size", "image_grid")
-        check_at_least(self, 0, "margin", "warm_up_epochs")
+        check_at_least(self, 0, "margin", "warm_up_epochs", "subtraction_weight")
         check_at_least(self, 0.001, "temperature")
         if not self.text_layer and self.word_sum:
             raise InputError("the sum of word embeddings needs a text layer; pass --no-word-sum")

@@ -1,19 +1,21 @@
 """One run of the joint embedding: its vocabulary, word vectors, model and batches."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...checkpoints.checkpoint import load_checkpoint_weights
 from ...data.dataset import CaptionData, fingerprint
 from ...distributed import say
 from ...errors import InputError
-from ...models.linking.joint import JointBatch, JointEmbedding
-from ...models.linking.texts import TextReader, load_reader
+from ...models.linking.joint import Differences, Exchanged, JointBatch, JointEmbedding
+from ...models.linking.options import RANDOM_NEGATIVE
+from ...models.linking.texts import TextReader, Texts, concatenate, load_reader
 from ...prefetch import load_ahead
 from ...text.options import TextVectorOptions
 from ...text.sentence_vectors import WordSum, fit_word2vec, read_word_vectors
@@ -21,12 +23,14 @@ from ...text.tokenizer import plain_words
 from ...text.vocabulary import Vocabulary
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
+from .batch_texts import Opposites, ShortTexts, are_parts, number_stems
 from .job import CaptionedImage, LinkingJob, merge, read_image_rows
 from .options import WORD2VEC, JointTaskOptions
 from .task import joint_options
 from .text_vectors import fit_sentence_encoder
 
 FEW_STEPS = 200
+MAX_SUBTRACTED = 64  # different words in a batch
 
 
 class JointJob(LinkingJob):
@@ -61,6 +65,7 @@ class JointJob(LinkingJob):
         )
         self.open(model.to(inputs.device), reader, rows)
         self._texts = self.read_training_texts()
+        self._short, self._opposites = self._prepare_batch_texts(options)
         per_batch = options.captions_per_batch
         if per_batch is None and self.images.are_features:
             per_batch = 1
@@ -71,36 +76,105 @@ class JointJob(LinkingJob):
         if (steps := self.steps * groups.training.epochs) < FEW_STEPS:
             say(f"note: training takes only {steps} steps; try a smaller --batch-size")
 
+    def _prepare_batch_texts(
+        self, options: JointTaskOptions
+    ) -> tuple[ShortTexts | None, Opposites | None]:
+        """Build what makes further texts of a batch; None for what the run does not use."""
+        tokens, vocabulary = self._texts.tokens, self.reader.vocabulary
+        assert tokens is not None
+        assert vocabulary is not None
+        self._stems = number_stems(vocabulary)
+        # Sentence vectors exist for captions only.
+        if self._model_options.loss == RANDOM_NEGATIVE or self._texts.vectors is not None:
+            return None, None
+        short = ShortTexts.of(tokens, len(vocabulary)) if options.short_texts else None
+        return short, Opposites.of(options.opposites, vocabulary) if options.opposites else None
+
     def batches(self, epoch: int, first: int) -> Iterator[JointBatch]:
         """Yield an epoch's batches of images and texts, starting with batch `first`."""
         batches, wrong_rows = self._batches(epoch), None
-        if self._model_options.loss == "random-negative":
+        if self._model_options.loss == RANDOM_NEGATIVE:
             used = sorted(row for items in batches for item in items for row in item.rows)
             seed = (self.training_options.seed, epoch)
             wrong_rows = draw_wrong_texts(self.image_of_text, np.array(used), seed)
         warm = epoch >= self._model_options.warm_up_epochs
         yield from load_ahead(
-            lambda items: self._load(items, warm, wrong_rows),
+            lambda items: self._load(items, epoch, warm, wrong_rows),
             self.share(batches[first:]),
             self.inputs.options.data.workers,
             pin=self.inputs.device.type == "cuda",
         )
 
     def _load(
-        self, items: Sequence[CaptionedImage], warm: bool, wrong_rows: np.ndarray | None
+        self, items: Sequence[CaptionedImage], epoch: int, warm: bool, wrong_rows: np.ndarray | None
     ) -> JointBatch:
-        indices, texts, image_of_text = merge(items)
-        wrong = None if wrong_rows is None else torch.from_numpy(wrong_rows[texts])
-        return JointBatch(
+        indices, rows, image_of_text = merge(items)
+        batch = JointBatch(
             self.images.load(indices),
             self.images.are_features,
-            self._texts.take(torch.from_numpy(texts)),
+            self._texts.take(torch.from_numpy(rows)),
             torch.from_numpy(image_of_text),
             tuple(self.examples[i].id for i in indices),
             warm,
-            None if wrong is None else self._texts.take(wrong),
-            torch.from_numpy(self.own_texts(indices, texts)),
+            None if wrong_rows is None else self._texts.take(torch.from_numpy(wrong_rows[rows])),
+            torch.from_numpy(self.own_texts(indices, rows)),
         )
+        seed = hash((self.training_options.seed, epoch, *rows[:8].tolist()))
+        return self._add_texts(batch, indices, torch.Generator().manual_seed(seed))
+
+    def _add_texts(
+        self, batch: JointBatch, indices: Sequence[int], generator: torch.Generator
+    ) -> JointBatch:
+        """Add the short texts, which count as any other text, and texts with exchanged words."""
+        tokens, image_of_text, own = batch.texts.tokens, batch.image_of_text, batch.own
+        assert tokens is not None
+        assert own is not None
+        if self._short:
+            short = self._short.draw(tokens, generator)
+            texts = concatenate([batch.texts, Texts(short)])
+            own = torch.cat([own, self._belong(short, indices)], 1)
+            image_of_text = image_of_text.repeat(2)
+            batch = replace(batch, texts=texts, image_of_text=image_of_text, own=own)
+            tokens = texts.tokens
+            if self._model_options.loss == "infonce":
+                batch = self._subtract_words(batch, indices, generator)
+        if self._opposites:
+            assert tokens is not None
+            changed, rows = self._opposites.exchange(tokens)
+            kept = ~self._belong(changed, indices).gather(0, image_of_text[rows][None])[0]
+            if kept.any():
+                batch = replace(batch, exchanged=Exchanged(Texts(changed[kept]), rows[kept]))
+        return batch
+
+    def _subtract_words(
+        self, batch: JointBatch, indices: Sequence[int], generator: torch.Generator
+    ) -> JointBatch:
+        """Add a query A - B for each short text A, with a random word B its image does not have."""
+        assert self._short is not None
+        assert batch.own is not None
+        words = self._short.draw_words(MAX_SUBTRACTED, generator)
+        present = self._belong(words, indices)  # (B, U)
+        rows = torch.arange(len(batch.texts) // 2, len(batch.texts))  # the short texts
+        word_of = torch.randint(len(words), rows.shape, generator=generator)
+        absent = ~present[batch.image_of_text[rows], word_of]
+        rows, word_of = rows[absent], word_of[absent]
+        if not len(rows):
+            return batch
+        own = batch.own[:, rows] & ~present[:, word_of]
+        return replace(batch, differences=Differences(Texts(words), rows, word_of, own))
+
+    def _belong(self, tokens: Tensor, indices: Sequence[int]) -> Tensor:
+        """Return a mask (B, N): whether a text (N, T) is part of a caption of an image.
+
+        Forms of a word count as the same.
+        """
+        firsts = np.searchsorted(self.image_of_text, indices)
+        counts = np.searchsorted(self.image_of_text, indices, "right") - firsts
+        rows = np.concatenate([np.arange(f, f + n) for f, n in zip(firsts, counts, strict=True)])
+        captions = self._texts.take(torch.from_numpy(rows)).tokens
+        assert captions is not None
+        parts = are_parts(self._stems[tokens], self._stems[captions]).split(counts.tolist(), 1)
+        return torch.stack([part.any(1) for part in parts])
 
 
 def training_captions(data: CaptionData, options: JointTaskOptions) -> list[str]:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ...errors import InputError
 from ...options import Options, check_at_least, check_share, option
 from ...text.options import TextVectorOptions
 
@@ -33,12 +35,13 @@ class RegressionTaskOptions(TextVectorOptions):
 WORD2VEC = "word2vec"  # a value of --word-vectors
 
 # Favre 2017, who leaves the optimiser open: Adam at 1e-3, here with cosine decay.
-FAVRE2017: dict[str, int | float | str] = {
+FAVRE2017: dict[str, Any] = {
     **{"loss": "random-negative", "margin": 1.0, "similarity": "dot"},
     **{"image_scaling": "none", "image_grid": 1, "image_activation": "tanh", "text_layer": False},
     **{"word_sum": False, "word_dropout": 0.0},
     **{"dimensions": 256, "hidden_size": 256, "word_size": 100, "dropout": 0.0},
     **{"captions_per_image": 1, "captions_per_batch": 1, "max_words": 16, "text_min_count": 1},
+    **{"short_texts": False, "opposites": (), "scale_inputs": False},
     **{"batch_size": 64, "epochs": 10, "patience": 10, "learning_rate": 1e-3},
     **{"weight_decay": 0.0, "warmup": 0.0, "average": 0.0},
 }
@@ -64,6 +67,14 @@ class JointTaskOptions(Options):
         2, "minimum word count in the training captions; rarer words are unknown"
     )
     max_words: int = option(50, "maximum text length in words; longer texts are truncated")
+    short_texts: bool = option(
+        True, "also train on a short text for each caption, made of some of its words"
+    )
+    opposites: tuple[str, ...] = option(
+        ("left/right", "above/below", "top/bottom"),
+        "pairs of words; a caption with the words of a pair exchanged is a further negative text "
+        "of its image",
+    )
     word_vectors: str | None = option(
         None, "initial word vectors: word2vec, or a GloVe or word2vec file [random]"
     )
@@ -80,9 +91,21 @@ class JointTaskOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "text_min_count", "max_words", "text_dimensions")
+        for pair in self.opposites:
+            read_pair(pair)
         for name in ("captions_per_image", "captions_per_batch"):
             if getattr(self, name) is not None:
                 check_at_least(self, 1, name)
+
+
+def read_pair(pair: str) -> tuple[str, str]:
+    """Return the two words of a pair such as "left/right"; raise InputError for anything else."""
+    first, _, second = pair.partition("/")
+    if not first or not second or "/" in second or first == second:
+        raise InputError(
+            f"opposites must be pairs of different words such as left/right, got {pair!r}"
+        )
+    return first, second
 
 
 RANDOM = "random"  # a value of --word-vectors

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ...models.linking.options import JointOptions, LinearOptions
+from ...models.linking.options import RANDOM_NEGATIVE, JointOptions, LinearOptions
 from ...options import option_names, to_dict
 from ...retrieval.reranking import RerankOptions
 from ...text.options import FITTED, REDUCED
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ...evaluation.options import EvaluationRequest
     from ...linker import Linker
 
-SCORES = ("rsum", *(f"{way}_R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)))
+RECALLS = tuple(f"{way}_R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
+SCORES = ("rsum_equal_texts", "rsum", *RECALLS)
 QUERY_FLAGS = frozenset({"queries", "concepts", "failures"})  # of evaluation
 EVALUATION_FLAGS = QUERY_FLAGS | frozenset(option_names(RerankOptions))
 NO_SAMPLES = frozenset({"samples", "heatmaps"})
@@ -87,9 +88,17 @@ def _idle_joint(groups: OptionGroups) -> dict[str, str]:
     if model.loss == "infonce":
         idle["margin"] = "needs --loss hinges, hardest or random-negative"
     else:
-        idle["temperature"] = "needs --loss infonce"
+        idle |= dict.fromkeys(("temperature", "subtraction_weight"), "needs --loss infonce")
+    if not options.short_texts:
+        idle["subtraction_weight"] = "needs --short-texts"
     if model.loss != "hardest":
         idle["warm_up_epochs"] = "needs --loss hardest"
+    if model.loss == RANDOM_NEGATIVE:
+        idle |= dict.fromkeys(("short_texts", "opposites"), "needs another --loss")
+    elif options.text_vectors:
+        idle |= dict.fromkeys(
+            ("short_texts", "opposites"), "cannot be combined with --text-vectors"
+        )
     if starts:
         given = "cannot be combined with --start-from, which provides the vocabulary"
         own = ("text_min_count", "max_words", "word_vectors", "text_vectors", "text_dimensions")
@@ -118,7 +127,8 @@ def _check_joint(groups: OptionGroups) -> None:
 
 def _stored(name: str, groups: OptionGroups) -> dict[str, Any]:
     options = to_dict(groups.task)
-    return {name: {**options, "text_vectors": list(options["text_vectors"])}}  # as JSON has it
+    lists = {key: list(value) for key, value in options.items() if isinstance(value, tuple)}
+    return {name: options | lists}  # as JSON has it
 
 
 def _build_joint(inputs: JobInputs) -> Job:
@@ -170,18 +180,26 @@ JOINT = Task(
     title="joint embedding of images and sentences",
     model_options=JointOptions,
     options=JointTaskOptions,
-    architecture=("dimensions", "word_size", "hidden_size", "image_grid", "word_sum", "text_layer"),
+    architecture=(
+        "dimensions",
+        "word_size",
+        "hidden_size",
+        "image_grid",
+        "scale_inputs",
+        "word_sum",
+        "text_layer",
+    ),
     scores=SCORES,
     unit="texts",
     model_name=lambda groups: f"joint-{joint_options(groups)[0].loss}",
     defaults={
         **{"batch_size": 512, "epochs": 12, "learning_rate": 3e-3},
-        **{"average": 0.98, "weight_decay": 0.1},
+        **{"average": 0.98, "weight_decay": 0.1, "scale_inputs": True},
     },
     hidden=NO_SAMPLES,
     small_cnn_defaults={
-        **{"batch_size": 64, "epochs": 10, "encoder_learning_rate": 3e-3, "weight_decay": 0.01},
-        **{"dimensions": 128, "word_size": 64, "dropout": 0.1},
+        **{"batch_size": 32, "epochs": 10, "encoder_learning_rate": 3e-3, "weight_decay": 0.01},
+        **{"dimensions": 128, "word_size": 64, "dropout": 0.1, "word_dropout": 0.0},
         **{"image_grid": 4, "image_scaling": "none"},
     },
     recipes=RECIPES,

@@ -38,10 +38,15 @@ class RetrievalResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name; only an image's own captions count as correct."""
-        if self.pair_accuracy is None:
-            return self.own.numbers
-        return {**self.own.numbers, "pair_accuracy": self.pair_accuracy}
+        """The scores by name; only an image's own captions count as correct.
+
+        For "rsum_equal_texts", equal captions of other images are correct, too.
+        """
+        numbers = dict(self.own.numbers)
+        numbers["rsum_equal_texts"] = (self.equal or self.own).numbers["rsum"]
+        if self.pair_accuracy is not None:
+            numbers["pair_accuracy"] = self.pair_accuracy
+        return numbers
 
     @property
     def content(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from captioner.models.linking.contrastive import (
     info_nce,
     sum_of_hinges,
 )
-from captioner.models.linking.joint import JointBatch, JointEmbedding
+from captioner.models.linking.joint import Differences, Exchanged, JointBatch, JointEmbedding
 from captioner.models.linking.linear import image_vectors
 from captioner.models.linking.options import JointOptions
 from captioner.models.linking.texts import Texts
@@ -100,6 +100,46 @@ def test_the_loss_is_per_text(options, warm, expected):
     found = model.loss(batch)
     assert found.count == 5
     torch.testing.assert_close(found.value, expected(cosines) / 5)
+
+
+EXCHANGED = Exchanged(Texts(torch.tensor([[6, 5, 4], [8, 4, 0]])), torch.tensor([0, 3]))
+
+
+@pytest.mark.parametrize("loss", ["infonce", "hinges", "hardest"])
+def test_an_exchanged_text_is_a_further_negative_of_its_image_only(loss):
+    model, batch = tiny_model(loss=loss).eval(), tiny_batch(exchanged=EXCHANGED)
+    images, texts = model.encode_images(batch.images), model.encode_texts(batch.texts)
+    others = model.encode_texts(EXCHANGED.texts)
+    scores, total = images @ texts.T, torch.tensor(0.0)
+    for n, image in enumerate(IMAGE_OF_TEXT.tolist()):
+        right = scores[image, n]
+        wrong_images = [scores[i, n] for i in range(3) if i != image]
+        wrong_texts = [scores[image, m] for m in range(5) if IMAGE_OF_TEXT[m] != image]
+        if n in (0, 3):
+            wrong_texts.append(images[image] @ others[(0, 3).index(n)])
+        for wrong in map(torch.stack, (wrong_images, wrong_texts)):
+            if loss == "infonce":
+                total += (torch.cat([right[None], wrong]) / 0.07).logsumexp(0) / 2 - right / 0.14
+            else:
+                hinges = (0.2 - right + wrong).clamp_min(0)
+                total += hinges.amax() if loss == "hardest" else hinges.sum()
+    torch.testing.assert_close(model.loss(batch).value, total / 5)
+
+
+def test_queries_that_subtract_are_compared_with_all_images():
+    own = torch.tensor([[True, False], [True, False], [False, True]])
+    queries = Differences(
+        Texts(torch.tensor([[7], [4]])), torch.tensor([0, 4]), torch.tensor([1, 1]), own
+    )
+    model = tiny_model(subtraction_weight=0.5).eval()
+    batch = tiny_batch(exchanged=EXCHANGED, differences=queries)
+    images, texts = model.encode_images(batch.images), model.encode_texts(batch.texts)
+    word = model.encode_texts(queries.words)[1]
+    first, second = (F.normalize(texts[n] - word, dim=0) for n in (0, 4))
+    expected = F.cross_entropy(images[[0, 2]] @ first / 0.07, torch.tensor(0))
+    expected += F.cross_entropy(images @ second / 0.07, torch.tensor(2))
+    found = model.loss(batch).value - model.loss(tiny_batch(exchanged=EXCHANGED)).value
+    torch.testing.assert_close(found, 0.5 * expected / 5)
 
 
 @pytest.mark.parametrize("loss", ["infonce", "hinges", "hardest"])

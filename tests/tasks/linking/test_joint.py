@@ -146,7 +146,7 @@ def test_own_image_vectors_need_no_encoder(colours):
         ({"start_from": "x", "max_words": 9}, "--max-words cannot be combined with --start-from"),
         ({"image_vectors": "x.npy", "encoder": "resnet18"}, "--encoder cannot be combined with"),
         ({"attention": True}, "unknown training option 'attention' for --system joint"),
-        ({"watch": "bleu-4"}, "watch must be one of rsum, i2t_r@1,"),
+        ({"watch": "bleu-4"}, "watch must be one of rsum_equal_texts, rsum, i2t_r@1,"),
     ],
 )
 def test_options_without_effect_are_refused(options, message):
@@ -191,10 +191,13 @@ def test_every_epoch_uses_each_caption_once_in_chunks(colours, monkeypatch):
         batch = original(self, items, *others)
         assert len(batch.images) == len(set(batch.ids)) == len({item.image for item in items})
         owners = [self.examples[self.image_of_text[row]].id for item in items for row in item.rows]
-        assert [batch.ids[i] for i in batch.image_of_text] == owners
+        count = len(owners)
+        assert [batch.ids[i] for i in batch.image_of_text] == owners * 2  # the rest: short texts
         captions = {example.id: set(example.captions) for example in self.examples}
         texts = [self.examples[self.image_of_text[row]].captions[row % 2] for row in rows_of(items)]
-        assert batch.own.tolist() == [[text in captions[id] for text in texts] for id in batch.ids]
+        assert batch.own[:, :count].tolist() == [
+            [text in captions[id] for text in texts] for id in batch.ids
+        ]
         seen.append(items)
         return batch
 
@@ -243,7 +246,8 @@ def test_a_recipe_replaces_defaults_and_flags_override_it(capsys):
         "With --recipe favre2017, the defaults are --loss random-negative --margin 1.0 --similarity"
         in shown
     )
-    assert "--image-activation tanh --no-text-layer --no-word-sum --word-dropout 0.0" in shown
+    assert "activation tanh --no-text-layer --no-word-sum --word-dropout 0.0" in shown
+    assert "--no-short-texts --opposites" in shown
     assert "maximum text length in words; longer texts are truncated [16]" in shown
 
 
