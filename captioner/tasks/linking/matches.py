@@ -9,8 +9,7 @@ from ...data.dataset import Example
 from ...data.images import load_image
 from ...errors import InputError
 from ...plots.matches import CaptionMatches, ImageMatches, Picture, matches_page
-from ...text.tokenizer import split_words
-from .vectors import RetrievalResult, image_of_caption
+from .vectors import RetrievalResult, group_equal, image_of_caption
 
 QUERIES, ANSWERS = 6, 5  # of each kind on the page; answers per query
 
@@ -18,15 +17,17 @@ QUERIES, ANSWERS = 6, 5  # of each kind on the page; answers per query
 def write_matches(path: Path, examples: list[Example], result: RetrievalResult) -> None:
     """Write the page of evenly spaced images and captions of a split with their best matches.
 
-    result: contains the scores (I, N) of the split's images and captions. A caption is marked as an
-    image's own if it has the same words as one of the image's captions.
+    result: contains the scores (I, N) of the split's images and captions. Of captions with the same
+    words, only the best is shown; it is marked as an image's own if one of the image's captions has
+    these words.
     """
     scores, owners = result.scores, image_of_caption(examples)
     texts = [text for example in examples for text in example.captions]
-    own_words = [{tuple(split_words(text)) for text in example.captions} for example in examples]
+    groups = group_equal(texts)
+    own_groups = [set(groups[owners == image].tolist()) for image in range(len(examples))]
 
     def is_own(image: int, text: int) -> bool:
-        return tuple(split_words(texts[text])) in own_words[image]
+        return int(groups[text]) in own_groups[image]
 
     pictures: dict[int, Picture] = {}
 
@@ -35,17 +36,18 @@ def write_matches(path: Path, examples: list[Example], result: RetrievalResult) 
             pictures[image] = _load(examples[image])
         return pictures[image]
 
-    chosen = _evenly_spaced(np.unique(owners))
+    chosen, rows = _evenly_spaced(np.unique(owners)), np.arange(len(examples))
     images = [
         ImageMatches(
-            picture(i), [(texts[n], float(scores[i, n]), is_own(i, n)) for n in _best(scores[i])]
+            picture(i),
+            [(texts[n], float(scores[i, n]), is_own(i, n)) for n in _best(scores[i], groups)],
         )
         for i in chosen
     ]
     captions = [
         CaptionMatches(
             texts[n],
-            [(picture(i), float(scores[i, n]), is_own(i, n)) for i in _best(scores[:, n])],
+            [(picture(i), float(scores[i, n]), is_own(i, n)) for i in _best(scores[:, n], rows)],
         )
         for n in (int(np.flatnonzero(owners == i)[0]) for i in chosen)
     ]
@@ -53,9 +55,14 @@ def write_matches(path: Path, examples: list[Example], result: RetrievalResult) 
     atomic_write(path, matches_page(title, result.describe(), images, captions))
 
 
-def _best(scores: np.ndarray) -> list[int]:
-    """Return the positions of the ANSWERS highest scores, best first; ties in order."""
-    best: list[int] = np.argsort(-scores, kind="stable")[:ANSWERS].tolist()
+def _best(scores: np.ndarray, groups: np.ndarray) -> list[int]:
+    """Return the positions of the ANSWERS highest scores, best first; ties in order.
+
+    groups: an integer for each score; of each group, only the highest score is returned.
+    """
+    order = np.argsort(-scores, kind="stable")
+    _, firsts = np.unique(groups[order], return_index=True)
+    best: list[int] = order[np.sort(firsts)[:ANSWERS]].tolist()
     return best
 
 
