@@ -71,9 +71,10 @@ class JointOptions(Options):
     image_activation: str = option(
         "none", "activation after the linear image layer", choices=ACTIVATIONS
     )
-    # False in the models of earlier versions; the task's default is True.
     scale_inputs: bool = option(
-        False, "multiply the GRU's inputs by the square root of the size of word embeddings"
+        False,
+        "multiply the GRU's inputs by the square root of the size of word embeddings, so that the "
+        "order of words counts more",
     )
     word_sum: bool = option(True, "append the sum of the word embeddings to the GRU's state")
     text_layer: bool = option(True, "linear layer that maps the GRU's state to the embedding")

@@ -194,13 +194,13 @@ JOINT = Task(
     model_name=lambda groups: f"joint-{joint_options(groups)[0].loss}",
     defaults={
         **{"batch_size": 512, "epochs": 12, "learning_rate": 3e-3},
-        **{"average": 0.98, "weight_decay": 0.1, "scale_inputs": True},
+        **{"average": 0.98, "weight_decay": 0.1},
     },
     hidden=NO_SAMPLES,
     small_cnn_defaults={
         **{"batch_size": 32, "epochs": 10, "encoder_learning_rate": 3e-3, "weight_decay": 0.01},
         **{"dimensions": 128, "word_size": 64, "dropout": 0.1, "word_dropout": 0.0},
-        **{"image_grid": 4, "image_scaling": "none"},
+        **{"image_grid": 4, "image_scaling": "none", "scale_inputs": True},
     },
     recipes=RECIPES,
     idle_options=_idle_joint,
