@@ -81,7 +81,7 @@ class JointOptions(Options):
     warm_up_epochs: int = option(3, "hardest: number of initial epochs that use all negative pairs")
     dropout: float = option(0.3, "dropout rate of image vectors and of the text layer's input")
     word_dropout: float = option(
-        0.3, "mean fraction of words dropped from a text in training, at most 0.5"
+        0.0, "mean fraction of words dropped from a text in training, at most 0.5"
     )
 
     def __post_init__(self) -> None:

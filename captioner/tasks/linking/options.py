@@ -38,7 +38,7 @@ WORD2VEC = "word2vec"  # a value of --word-vectors
 FAVRE2017: dict[str, Any] = {
     **{"loss": "random-negative", "margin": 1.0, "similarity": "dot"},
     **{"image_scaling": "none", "image_grid": 1, "image_activation": "tanh", "text_layer": False},
-    **{"word_sum": False, "word_dropout": 0.0},
+    **{"word_sum": False},
     **{"dimensions": 256, "hidden_size": 256, "word_size": 100, "dropout": 0.0},
     **{"captions_per_image": 1, "captions_per_batch": 1, "max_words": 16, "text_min_count": 1},
     **{"short_texts": False, "opposites": (), "scale_inputs": False},

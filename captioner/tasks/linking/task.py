@@ -199,7 +199,7 @@ JOINT = Task(
     hidden=NO_SAMPLES,
     small_cnn_defaults={
         **{"batch_size": 32, "epochs": 10, "encoder_learning_rate": 3e-3, "weight_decay": 0.01},
-        **{"dimensions": 128, "word_size": 64, "dropout": 0.1, "word_dropout": 0.0},
+        **{"dimensions": 128, "word_size": 64, "dropout": 0.1},
         **{"image_grid": 4, "image_scaling": "none", "scale_inputs": True},
     },
     recipes=RECIPES,
