@@ -193,7 +193,7 @@ JOINT = Task(
     unit="texts",
     model_name=lambda groups: f"joint-{joint_options(groups)[0].loss}",
     defaults={
-        **{"batch_size": 512, "epochs": 12, "learning_rate": 3e-3},
+        **{"batch_size": 512, "epochs": 8, "learning_rate": 3e-3},
         **{"average": 0.98, "weight_decay": 0.1},
     },
     hidden=NO_SAMPLES,
