@@ -18,9 +18,9 @@ from benchmarks.setting import (
     word_operations,
 )
 from captioner.decoding.decode import decode
-from captioner.devices import products_in
 from captioner.models.captioning.build import CaptioningModel
 from captioner.models.captioning.ensemble import compile_steps
+from captioner.products import decoding_in
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def captions_of(
     model: CaptioningModel, features: Tensor, sizes: Sizes, precision: str
 ) -> Callable[[], object]:
     def work() -> object:
-        with products_in(precision, features.device):
+        with decoding_in(precision, features.device):
             return decode(model, features, forced(sizes))
 
     return work

@@ -21,12 +21,13 @@ from .data.sources import InputSource
 from .decoding.decode import DecodeSettings, caption_batches
 from .decoding.options import DecodingKeywords, DecodingOptions
 from .decoding.teacher_forcing import score_captions
-from .devices import device_of, pick_device, pick_precision, products_in
+from .devices import device_of, pick_device, pick_format, products_in
 from .errors import InputError
 from .models.base import CaptionModel
 from .models.captioning.ensemble import Candidate, build_ensemble, compile_steps
 from .options import from_dict
 from .prefetch import WORKERS
+from .products import decoding_in
 from .text.collate import pad_captions
 from .text.vocabulary import Vocabulary
 
@@ -74,7 +75,7 @@ class Captioner:
         self.model = model.eval()
         self.config = config
         self.precision = precision
-        pick_precision(precision, self.device)  # raise early for an unknown precision
+        pick_format(precision, self.device)  # raise early for an unknown precision
         self.vocabulary = vocabulary
         self.transform = transform
 
@@ -92,8 +93,9 @@ class Captioner:
         path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
         (this requires the extra `hub`). Several paths form an ensemble, which averages the models'
         log-probabilities for each word. device: device of the model; None selects CUDA if it is
-        available. precision: "float32"; "bfloat16", which is faster if the device supports it and
-        may change a few words; or "auto", which selects bfloat16 if it is faster. compile: whether
+        available. precision: "float32"; "bfloat16" or, on x86 CPUs, "int8", which are faster if the
+        device supports them and may change a few words; or "auto", which selects the fastest for
+        the device. compile: whether
         to compile the decoding step with torch.compile, which delays the first captions. revision:
         a branch, tag or commit of the repository. Raises InputError for a missing, damaged or
         incompatible checkpoint, a failed download, an unavailable device, an unknown precision, and
@@ -329,7 +331,8 @@ class Captioner:
             tokens = pad_captions([[rows[i]] for i in batch]).to(self.device)
             pixels = self.transform.batch([load_image(images[i]) for i in batch])
             with torch.inference_mode(), products_in(self.precision, self.device):
-                features = self.model.encoder(pixels.to(self.device))
+                features = self.model.encoder(pixels.to(self.device)).float()
+            with torch.inference_mode(), decoding_in(self.precision, self.device):
                 log_probs = score_captions(self.model, features, tokens, decoding)  # (B, 1, T)
             scores += log_probs.sum(-1)[:, 0].tolist()
         return scores

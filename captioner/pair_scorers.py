@@ -24,6 +24,7 @@ from .errors import InputError
 from .linker import Linker
 from .models.linking.mcnn import MultimodalCNN
 from .prefetch import WORKERS, load_ahead
+from .products import decoding_in
 from .retrieval.reranking import CAPTIONER_WEIGHT, MCNN_WEIGHT
 from .vision.encoders import Encoder
 from .vision.feature_store import FeatureStore, Runtime
@@ -174,8 +175,8 @@ class CaptionerScorer:
         self, features: Tensor, captions: Sequence[list[int]], pairs: np.ndarray
     ) -> np.ndarray:
         captioner, options = self.captioner, DecodingOptions(allow_unknown=True)
-        with products_in(captioner.precision, captioner.device):
-            return score_pairs(captioner.model, features, captions, pairs, options)
+        with decoding_in(captioner.precision, captioner.device):
+            return score_pairs(captioner.model, features.float(), captions, pairs, options)
 
 
 class McnnScorer:

@@ -19,6 +19,7 @@ ROWS = (
         "option_files",
         "atomic_io",
         "devices",
+        "products",
         "distributed",
         "prefetch",
     ),

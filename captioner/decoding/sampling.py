@@ -39,7 +39,7 @@ def generate(
     words, log_probs, maps = [], [], []
     count = len(features) * options.num_captions
     for rows, tokens, scores, attention in _generate_steps(model, features, options):
-        chosen = scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        chosen = scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
         words.append(_scatter_rows(tokens, rows, count))
         log_probs.append(_scatter_rows(chosen, rows, count))
         maps.append(None if attention is None else _scatter_rows(attention, rows, count))
@@ -51,6 +51,8 @@ def generate(
 
 def _scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """Return a tensor (count, ...) with values (R, ...) at the given rows and 0 elsewhere."""
+    if len(rows) == count:
+        return values
     return values.new_zeros(count, *values.shape[1:]).index_copy_(0, rows, values)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..checkpoints.runs import CHECKPOINTS, RESUME, run_directory
 from ..data.readers import ON_ERROR, READERS
-from ..devices import PRECISIONS
+from ..devices import TRAINING_PRECISIONS
 from ..errors import InputError
 from ..options import Options, check_at_least, check_share, option
 from ..prefetch import WORKERS
@@ -55,7 +55,7 @@ class TrainingOptions(Options):
     )
     patience: int = option(4, "number of epochs without improvement before early stopping")
     precision: str = option(
-        "auto", "numeric precision; auto: bfloat16 if it is faster", choices=PRECISIONS
+        "auto", "numeric precision; auto: bfloat16 if it is faster", choices=TRAINING_PRECISIONS
     )
     seed: int = option(0, "seed for weights, dropout and data order")
 
