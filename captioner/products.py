@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -59,17 +58,10 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return rows (..., I) @ weight.T + bias as (..., O), with weight (O, I) and bias (O,).
 
     Within `decoding_in`, the product uses that number format and the result has float32; outside,
-    and with a gradient, it is the ordinary one, also under autocast.
+    and with a gradient, it is the ordinary one, also under autocast. Rows are padded as in
+    `pad_rows`.
     """
-    number_format = _format.get()
-    if _is_ordinary() or not rows.numel():
-        return on_padded_rows(lambda x: F.linear(x, weight, bias), rows)
-    few = rows.numel() < AMX_ROWS * rows.shape[-1]
-    if number_format == "int8" or (number_format == "mixed" and few):
-        packed = _converted(weight, bias, "int8").values
-        return on_padded_rows(partial(_int8_product, packed=packed), rows.float())
-    half = _converted(weight, bias, "bfloat16").values
-    return on_padded_rows(lambda x: F.linear(x, *half), rows.bfloat16()).float()
+    return on_padded_rows(lambda x: _multiply(x, weight, bias), rows)
 
 
 def layer_product(rows: Tensor, layer: nn.Linear) -> Tensor:
@@ -77,6 +69,23 @@ def layer_product(rows: Tensor, layer: nn.Linear) -> Tensor:
     if _is_ordinary():
         return on_padded_rows(layer, rows)
     return product(rows, layer.weight, layer.bias)
+
+
+def product_in_blocks(rows: Tensor, layer: nn.Linear) -> Tensor:
+    """Return layer(rows) for rows (B, ..., I) as `product` does, in blocks of `in_blocks`."""
+    if _is_ordinary():
+        return in_blocks(layer, rows)
+    return in_blocks(lambda x: _multiply(x, layer.weight, layer.bias), rows)
+
+
+def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    number_format = _format.get()
+    if _is_ordinary() or not rows.numel():
+        return F.linear(rows, weight, bias)
+    few = rows.numel() < AMX_ROWS * rows.shape[-1]
+    if number_format == "int8" or (number_format == "mixed" and few):
+        return _int8_product(rows.float(), _converted(weight, bias, "int8").values)
+    return F.linear(rows.bfloat16(), *_converted(weight, bias, "bfloat16").values).float()
 
 
 def _is_ordinary() -> bool:
@@ -133,7 +142,7 @@ def _pack(weight: Tensor, bias: Tensor | None) -> _Packed:
 
 
 def _int8_product(rows: Tensor, packed: _Packed) -> Tensor:
-    """Multiply rows (n, I), quantised to 8 bits by one scale and offset, by a packed weight."""
+    """Multiply rows (..., I), quantised to 8 bits by one scale and offset, by a packed weight."""
     low, high = (float(value) for value in rows.aminmax())
     low, high = min(low, 0.0), max(high, 0.0)
     # Of 255 steps two are spared, for the offset and for rounding, so that no value wraps around.

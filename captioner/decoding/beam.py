@@ -66,8 +66,9 @@ def _extend(
     """Extend the live hypotheses by one token.
 
     live (B, K): log-probability of each hypothesis so far. scores (B, K, V): raw score of each next
-    token. totals (B, K): their logsumexp, by which they exceed log-probabilities. Returns the new live sums (B, K), the indices (B, K) of their last tokens in
-    K*V, and the updated finished hypotheses.
+    token. totals (B, K): their logsumexp, by which they exceed log-probabilities. Returns the new
+    live sums (B, K), the indices (B, K) of their last tokens in K*V, and the updated finished
+    hypotheses.
     """
     beams, vocabulary = scores.shape[1:]
     sums = (scores + (live - totals)[..., None]).flatten(1)  # (B, K*V)

@@ -7,7 +7,6 @@ image, R = B*K rows, N real words (no padding) of a batch, S input words of all 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
-from ...products import in_blocks, layer_product
+from ...products import layer_product, product_in_blocks
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..deferred_grad import Product, deferred_matmul
@@ -100,15 +99,13 @@ class ShowAttendAndTell(nn.Module):
     def _start(self, features: Tensor) -> tuple[Memory, State]:
         values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
         if self.options.annotation_size:  # adapts an encoder trained for another task
-            values = self.dropout(
-                torch.relu(in_blocks(partial(layer_product, layer=self.annotate), values))
-            )
+            values = self.dropout(torch.relu(product_in_blocks(values, self.annotate)))
         mean = values.mean((1, 2))
         state = {
             "hidden": torch.tanh(layer_product(mean, self.initial_hidden)),
             "cell": torch.tanh(layer_product(mean, self.initial_cell)).float(),
         }
-        keys = in_blocks(partial(layer_product, layer=self.key), values)
+        keys = product_in_blocks(values, self.key)
         keys = keys.float().mul_(2)  # additive_energies halves its arguments
         # Convert the map to the dtype of the products once; autocast would do so at every step.
         values = values.to(state["hidden"].dtype)
