@@ -40,13 +40,13 @@ def beam_search(
     finished = live.new_full((images, beams), -torch.inf), words.new_zeros(images, beams)
     for t in range(max_length):
         scores, state, attention = model.step(tokens, state, memory)
-        scores = apply_filters(filters, scores, words[:, :t]).unflatten(0, (images, beams))
-        totals = scores.logsumexp(-1)  # (B, K)
-        live, index, finished = _extend(live, scores, totals, finished, t, penalty)
-        parents = index // scores.shape[2]
-        tokens = index - parents * scores.shape[2]
-        log_probs = scores.flatten(1).gather(1, index) - totals.gather(1, parents)
-        trace.add(t, tokens, parents, log_probs, scores[..., END] - totals, attention)
+        log_probs = apply_filters(filters, scores, words[:, :t]).log_softmax(-1)  # (R, V)
+        log_probs = log_probs.view(images, beams, log_probs.shape[1])
+        live, index, finished = _extend(live, log_probs, finished, t, penalty)
+        parents = index // log_probs.shape[2]
+        tokens = index - parents * log_probs.shape[2]
+        token_log_probs = log_probs.flatten(1).gather(1, index)
+        trace.add(t, tokens, parents, token_log_probs, log_probs[..., END], attention)
         rows = (first_row + parents).flatten()
         tokens = tokens.flatten()
         state = {name: value.index_select(0, rows) for name, value in state.items()}
@@ -61,18 +61,17 @@ def beam_search(
 
 
 def _extend(
-    live: Tensor, scores: Tensor, totals: Tensor, finished: Finished, step: int, penalty: float
+    live: Tensor, log_probs: Tensor, finished: Finished, step: int, penalty: float
 ) -> tuple[Tensor, Tensor, Finished]:
     """Extend the live hypotheses by one token.
 
-    live (B, K): log-probability of each hypothesis so far. scores (B, K, V): raw score of each next
-    token. totals (B, K): their logsumexp, by which they exceed log-probabilities. Returns the new
-    live sums (B, K), the indices (B, K) of their last tokens in K*V, and the updated finished
-    hypotheses.
+    live (B, K): log-probability of each hypothesis so far. log_probs (B, K, V): log-probability of
+    each next token. Returns the new live sums (B, K), the indices (B, K) of their last tokens in
+    K*V, and the updated finished hypotheses.
     """
-    beams, vocabulary = scores.shape[1:]
-    sums = (scores + (live - totals)[..., None]).flatten(1)  # (B, K*V)
-    best, index = sums.topk(min(2 * beams, sums.shape[1]))  # (B, 2K)
+    beams, vocabulary = log_probs.shape[1:]
+    totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)
+    best, index = totals.topk(min(2 * beams, totals.shape[1]))  # (B, 2K)
     ends = index % vocabulary == END
     finished = _finish(finished, step, best / (step + 1) ** penalty, ends, index // vocabulary)
     live, keep = best.masked_fill(ends, -torch.inf).topk(beams)

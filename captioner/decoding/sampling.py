@@ -39,7 +39,7 @@ def generate(
     words, log_probs, maps = [], [], []
     count = len(features) * options.num_captions
     for rows, tokens, scores, attention in _generate_steps(model, features, options):
-        chosen = scores.gather(1, tokens[:, None])[:, 0] - scores.logsumexp(-1)
+        chosen = scores.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         words.append(_scatter_rows(tokens, rows, count))
         log_probs.append(_scatter_rows(chosen, rows, count))
         maps.append(None if attention is None else _scatter_rows(attention, rows, count))
