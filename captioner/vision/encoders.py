@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import InputError
+from .light_torchvision import torchvision
 from .options import SMALL_CNN, EncoderOptions
 from .receptive_field import measure_receptive_field
 from .weights import load_run_weights, load_weights

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TypeGuard
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
+from .light_torchvision import torchvision
 from .options import WEIGHTS_FILES
 
 SHOWN = 5  # maximum number of problems listed in an error
