@@ -100,15 +100,20 @@ class _Converted:
     values: Any
 
 
-_kept: MutableMapping[Tensor, _Converted] = WeakTensorKeyDictionary()
+# By number format, then by weight.
+_kept: dict[str, MutableMapping[Tensor, _Converted]] = {
+    "bfloat16": WeakTensorKeyDictionary(),
+    "int8": WeakTensorKeyDictionary(),
+}
 
 
 def _converted(weight: Tensor, bias: Tensor | None, number_format: str) -> _Converted:
-    key = (number_format, *_state_of(weight), *(() if bias is None else _state_of(bias)))
-    found = _kept.get(weight)
+    key = (*_state_of(weight), *(() if bias is None else _state_of(bias)))
+    kept = _kept[number_format]
+    found = kept.get(weight)
     if found is None or found.key != key:
         convert = _pack if number_format == "int8" else _halve
-        found = _kept[weight] = _Converted(key, convert(weight, bias))
+        found = kept[weight] = _Converted(key, convert(weight, bias))
     return found
 
 
