@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .devices import pick_format
 
 LARGEST_STEP = 128  # between the row counts to which many rows are padded
+LARGEST_TABLE = 2**24  # numbers, 64 MB
 AMX_ROWS = 64  # with AMX, bfloat16 multiplies that many rows faster than 8 bits
+
+Compute: TypeAlias = Callable[[], Tensor]
 
 _format: ContextVar[str] = ContextVar("format", default="float32")
 
@@ -115,6 +118,35 @@ def _converted(weight: Tensor, bias: Tensor | None, number_format: str) -> _Conv
         convert = _pack if number_format == "int8" else _halve
         found = kept[weight] = _Converted(key, convert(weight, bias))
     return found
+
+
+class KeptTable:
+    """A table with a row per word, computed once that pays and kept until its weights change."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._rows = 0
+        self._table: Tensor | None = None
+
+    def get(
+        self, rows: int, embeddings: Tensor, layer: tuple[Tensor, Tensor], compute: Compute
+    ) -> Tensor | None:
+        """Return the table (V, O), or None as long as computing it costs more than it saves.
+
+        rows: the number of rows that will be looked up. embeddings (V, I), layer: the weight (O, I)
+        and the bias that the table depends on. A table of more than LARGEST_TABLE numbers is not
+        kept, nor is one with a gradient.
+        """
+        words, numbers = len(embeddings), len(embeddings) * len(layer[0])
+        if torch.is_grad_enabled() or numbers > LARGEST_TABLE:
+            return compute() if rows > words else None
+        key = (_format.get(), *(part for each in (embeddings, *layer) for part in _state_of(each)))
+        if key != self._key:
+            self._key, self._rows, self._table = key, 0, None
+        self._rows += rows
+        if self._table is None and self._rows > words:
+            self._table = compute()
+        return self._table
 
 
 def _state_of(tensor: Tensor) -> tuple[int, int]:

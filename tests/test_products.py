@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from captioner import devices, products
 from captioner.devices import pick_format
 from captioner.errors import InputError
-from captioner.products import decoding_in, layer_product, product
+from captioner.products import KeptTable, decoding_in, layer_product, product
 
 CPU = torch.device("cpu")
 ABLE = torch.cpu.get_capabilities()
@@ -121,3 +121,41 @@ def test_with_amx_many_rows_are_multiplied_in_bfloat16(monkeypatch):
         monkeypatch.setattr(products, "pick_format", lambda *_, name=name: name)
         assert torch.equal(found, run("auto", *parts))
         monkeypatch.setattr(products, "pick_format", lambda *_: "mixed")
+
+
+def test_a_table_is_computed_once_it_pays_and_kept_until_its_weights_change():
+    embeddings, weight, bias = draw(rows=10)
+    calls, table = [], KeptTable()
+
+    def get(rows):
+        return table.get(
+            rows,
+            embeddings,
+            (weight, bias),
+            lambda: calls.append(1) or embeddings @ weight.T + bias,
+        )
+
+    with torch.inference_mode():
+        assert get(6) is None
+        found = get(6)  # 12 rows in all, and the table has 10
+        torch.testing.assert_close(found, embeddings @ weight.T + bias)
+        assert get(1) is found
+        assert len(calls) == 1
+        bias.add_(1)
+        assert get(1) is None
+        torch.testing.assert_close(get(10), found + 1)
+        assert len(calls) == 2
+    weight.requires_grad_()
+    assert get(10) is None
+    assert get(11).requires_grad
+    assert len(calls) == 3
+
+
+def test_large_tables_are_not_kept(monkeypatch):
+    monkeypatch.setattr(products, "LARGEST_TABLE", 10 * 40 - 1)
+    embeddings, weight, bias = draw(rows=10)
+    table = KeptTable()
+    with torch.inference_mode():
+        for _ in range(3):
+            assert table.get(9, embeddings, (weight, bias), lambda: embeddings) is None
+            assert table.get(11, embeddings, (weight, bias), lambda: embeddings) is embeddings

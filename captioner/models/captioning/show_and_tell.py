@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
-from ...products import layer_product, product
+from ...products import KeptTable, layer_product, product
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..layers import Dropout, Standardize, lstm_cell, tanh
@@ -44,6 +44,7 @@ class ShowAndTell(nn.Module):
         self.lstm = nn.LSTM(options.embedding_size, options.hidden_size, batch_first=True)
         self.project = nn.Linear(options.hidden_size, options.embedding_size)
         self.dropout = Dropout(options.dropout)
+        self._gate_table = KeptTable()
 
     def calibrate(self, maps: Iterable[Tensor]) -> None:
         """Measure the channel statistics with which feature maps are standardised.
@@ -58,10 +59,14 @@ class ShowAndTell(nn.Module):
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
         image, hidden, cell = self._image_inputs(features)
         hidden, cell = self._advance(self._input_gates(image), hidden, cell.float())
-        memory = {}
-        if expected_steps * features.shape[0] > len(self.words.weight):
-            embeddings = scale_embeddings(self.words.weight)
-            memory["word_gates"] = self._input_gates(embeddings)  # (V, 4H)
+        embeddings = self.words.weight
+        table = self._gate_table.get(
+            expected_steps * len(features),
+            embeddings,
+            (cast(Tensor, self.lstm.weight_ih_l0), cast(Tensor, self.lstm.bias_ih_l0)),
+            lambda: self._input_gates(scale_embeddings(embeddings)),
+        )
+        memory = {} if table is None else {"word_gates": table}  # (V, 4H)
         return memory, {"hidden": hidden, "cell": cell}
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:

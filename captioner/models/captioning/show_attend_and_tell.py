@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
-from ...products import layer_product, product_in_blocks
+from ...products import KeptTable, layer_product, product_in_blocks
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..deferred_grad import Product, deferred_matmul
@@ -80,6 +80,7 @@ class ShowAttendAndTell(nn.Module):
         self.read_context = nn.Linear(annotation, sum(self.context_parts), bias=False)
         self.output_hidden = nn.Linear(hidden, embedding)
         self.dropout = Dropout(options.dropout)
+        self._gate_table = KeptTable()
         if options.hard_attention:
             self.baseline: Tensor
             self.register_buffer("baseline", initial_baseline(vocabulary_size))
@@ -91,9 +92,15 @@ class ShowAttendAndTell(nn.Module):
         memory, state = self._start(features)
         if not torch.is_grad_enabled():
             del memory["keys"]
-        if expected_steps * features.shape[0] > len(self.words.weight):
-            embeddings = scale_embeddings(self.words.weight)
-            memory["word_gates"] = layer_product(embeddings, self.word_gates)  # (V, 4H)
+        embeddings, layer = self.words.weight, self.word_gates
+        table = self._gate_table.get(
+            expected_steps * len(features),
+            embeddings,
+            (layer.weight, layer.bias),
+            lambda: layer_product(scale_embeddings(embeddings), layer),
+        )
+        if table is not None:
+            memory["word_gates"] = table  # (V, 4H)
         return memory, state
 
     def _start(self, features: Tensor) -> tuple[Memory, State]:
