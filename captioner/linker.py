@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.linking import restore
+from .data.given_images import collect_images
 from .data.images import ImageInput, Transform
 from .data.labels import LabelSplit, load_labels
 from .data.sources import InputSource, Source
+from .data.storage.web import Urls
 from .devices import device_of, pick_device
-from .errors import InputError
+from .errors import InputError, refuse_path
 from .models.linking.build import LinkingModel
 from .models.linking.mcnn import MultimodalCNN
 from .models.linking.spatial import SpatialEmbedding
@@ -41,6 +43,10 @@ class Linker:
     score of two rows is their dot product. Unless the model was trained with `--similarity dot`,
     all rows have norm 1, so that scores are cosines. Method calls do not change the model.
     """
+
+    def __new__(cls, *args: Any, **_: Any) -> "Linker":
+        refuse_path(cls, args)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -89,16 +95,28 @@ class Linker:
         """The device of the model's parameters."""
         return device_of(self.model)
 
-    def encode_images(
-        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
-    ) -> np.ndarray:
-        """Embed one image or a sequence of images as rows (B, E); B is 1 for one image.
+    def __repr__(self) -> str:
+        """Return the model's class, encoder, number of dimensions and device."""
+        encoder = self.model.encoder
+        images = "given image vectors" if encoder is None else encoder.name
+        size = f"{self.model.dimensions} dimensions"
+        return f"Linker({type(self.model).__name__} with {images}; {size}, {self.device})"
 
-        images: as in `Captioner.caption`. Raises InputError for an image that cannot be read, and
-        if the model was trained on image vectors instead of images.
+    def encode_images(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        batch_size: int = 32,
+        bgr: bool = False,
+        allow_urls: Urls = False,
+    ) -> np.ndarray:
+        """Embed one image or several images as rows (B, E); B is 1 for one image.
+
+        images, bgr, allow_urls: as in `Captioner.caption`. Raises InputError for an image that
+        cannot be read, and if the model was trained on image vectors instead of images.
         """
-        images = _listed(images)
-        return self._stack(self.stream_images(images, batch_size=batch_size), len(images))
+        listed = _listed(images, bgr=bgr, allow_urls=allow_urls)
+        return self._stack(self.stream_images(listed, batch_size=batch_size), len(listed))
 
     @overload
     def stream_images(
@@ -134,9 +152,10 @@ class Linker:
         InputError for an image that cannot be read; "yield" yields the error instead of the row.
         The other parameters and errors are as in `encode_images`.
         """
-        source = InputSource(images, self.transform, on_error)
+        listed = _listed(images)
+        source = InputSource(listed, self.transform, on_error)
         index = 0
-        for block in self._embed_images(source, len(images), batch_size, workers):
+        for block in self._embed_images(source, len(listed), batch_size, workers):
             for row in block:
                 yield source.errors.pop(index, row)
                 index += 1
@@ -314,7 +333,7 @@ class Linker:
         return list(zip(found.tolist(), cosines.tolist(), strict=True))
 
     def similarity(
-        self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]
+        self, images: ImageInput | Iterable[ImageInput], texts: str | Sequence[str]
     ) -> np.ndarray:
         """Return the score (B, N) of each image with each text.
 
@@ -323,9 +342,9 @@ class Linker:
         on_unknown="raise".
         """
         if isinstance(self.model, MultimodalCNN):
-            images = _listed(images)
+            listed = _listed(images)
             read = self.texts.read(self._check_texts(texts, "raise")[0])
-            return self.score_source(InputSource(images, self.transform, "stop"), len(images), read)
+            return self.score_source(InputSource(listed, self.transform, "stop"), len(listed), read)
         rows = self.encode_texts(texts)  # errors in texts show before images are read
         scores: np.ndarray = self.encode_images(images) @ rows.T
         return scores
@@ -370,7 +389,7 @@ class Linker:
 
     def labels(
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         labels: str | Sequence[str],
         *,
         batch_size: int = 32,
@@ -405,7 +424,7 @@ class Linker:
 
     def label_maps(
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         labels: str | Sequence[str],
         *,
         batch_size: int = 32,
@@ -421,7 +440,7 @@ class Linker:
         return stacked
 
     def region_embeddings(
-        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
+        self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 32
     ) -> np.ndarray:
         """Return the embeddings of all regions, (B, K, E, h, w), float32, of norm 1 over E.
 
@@ -444,7 +463,7 @@ class Linker:
         regions = self.region_embeddings([image])[0]
         return cluster_regions(regions, self.encode_texts(self.known_labels.seen), count, seed)
 
-    def diversity(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+    def diversity(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
         """Return the variance of each image's region embeddings (B,), in [0, 1].
 
         Raises InputError as `region_embeddings` does.
@@ -452,7 +471,7 @@ class Linker:
         return diversity(torch.from_numpy(self.region_embeddings(images))).numpy()
 
     def _maps_of(
-        self, images: ImageInput | Sequence[ImageInput], batch_size: int
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int
     ) -> Iterator[torch.Tensor]:
         listed = _listed(images)
         source = InputSource(listed, self.transform, "stop")
@@ -462,6 +481,7 @@ class Linker:
         return torch.from_numpy(self.encode_texts(labels)).to(self.device)
 
 
-def _listed(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
-    """Return a sequence of images unchanged, and a single image as a list."""
-    return [images] if isinstance(images, str) or not isinstance(images, Sequence) else images
+def _listed(
+    images: ImageInput | Iterable[ImageInput], *, bgr: bool = False, allow_urls: Urls = False
+) -> list[ImageInput]:
+    return collect_images(images, bgr=bgr, allow_urls=allow_urls)[0]

@@ -21,11 +21,15 @@ from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from ..errors import InputError
 from ..git_lfs import refuse_pointer
+from .pixels import image_of
 from .storage import files as storage
 from .storage.location import Location
+from .storage.web import WebImage, download
 from .unidentified import describe
 
-ImageInput: TypeAlias = str | Path | Location | Image.Image | torch.Tensor | np.ndarray
+ImageInput: TypeAlias = (
+    str | Path | Location | WebImage | bytes | IO[bytes] | Image.Image | torch.Tensor | np.ndarray
+)
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
@@ -56,9 +60,9 @@ def load_image(image: ImageInput) -> Image.Image:
     server. Files may be JPEG, PNG, BMP, GIF, WebP or TIFF images of at most 64 MiB and 89 million
     pixels. Only the first frame of an animation is
     used. EXIF orientation is applied; a broken EXIF block is ignored. 16-bit grey values are scaled
-    by 1/257, transparent pixels are composited over white, and colour profiles are ignored. Tensors
-    have the shape `(3, H, W)` and are uint8 in [0, 255] or float in [0, 1]; arrays have the shape
-    `(H, W, 3)` and are uint8.
+    by 1/257, transparent pixels are composited over white, and colour profiles are ignored. Bytes
+    are the content of such a file, and a WebImage is downloaded. `image_of` describes arrays and
+    tensors.
 
     Raises InputError, naming the file and the reason, for any other input, and for 16-bit images
     whose values have at most 12 bits, since these would be nearly black.
@@ -67,12 +71,14 @@ def load_image(image: ImageInput) -> Image.Image:
         return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
     if isinstance(image, Image.Image):
         return _decode(image, "the PIL image")
-    if isinstance(image, torch.Tensor):
-        return _from_tensor(image)
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
+    if isinstance(image, torch.Tensor | np.ndarray):
+        return _to_rgb(image_of(image), "the array")
+    if isinstance(image, bytes):
+        return _read(lambda: _buffer(image, "the image"), "the image", MAX_PIXELS)
+    if isinstance(image, WebImage):
+        return _read(lambda: _buffer(download(image), str(image)), str(image), MAX_PIXELS)
     raise InputError(
-        "an image must be a path, a PIL image, a (3, H, W) tensor or an (H, W, 3) array, "
+        "an image must be a path, bytes, a file object, a PIL image, an array or a tensor, "
         f"got {type(image).__name__}"
     )
 
@@ -199,8 +205,18 @@ def _unidentified(file: IO[bytes], where: str) -> InputError:
     return InputError(f"{where}: {found or f'not an image in any of the formats {wanted}'}")
 
 
+def _buffer(content: bytes, where: str) -> IO[bytes]:
+    _check_size(len(content), where)
+    return io.BytesIO(content)
+
+
 def _open(path: Path | Location, where: str) -> IO[bytes]:
     """Open an image file, or a buffer of its bytes if it is a member of a tar file."""
+    if isinstance(path, Location) and storage.container(path) == path:
+        raise InputError(
+            f"{where}: images are downloaded only if URLs are allowed; pass allow_urls=True "
+            "(--allow-urls), or download the file"
+        )
     if isinstance(path, Location) or storage.container(path) != path:
         _check_size(storage.size(path), where)
         return io.BytesIO(storage.read(path))
@@ -295,34 +311,6 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
     rgb = image.convert("RGB")
     rgb.info = {}  # otherwise the next load would apply the orientation tag again
     return rgb
-
-
-def _from_tensor(tensor: torch.Tensor) -> Image.Image:
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
-        raise InputError(
-            f"an image tensor must have the nonempty shape (3, H, W), got {tuple(tensor.shape)}"
-        )
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point():
-        low, high = tensor.min().item(), tensor.max().item()
-        if not (low >= 0 and high <= 1):  # also true for NaN
-            raise InputError(
-                f"a float image tensor must have unnormalised values in [0, 1], got {low} to {high}"
-            )
-        tensor = tensor.float().mul(255).round().to(torch.uint8)
-    if tensor.dtype != torch.uint8:
-        raise InputError(f"an image tensor must be uint8 or float in [0, 1], got {tensor.dtype}")
-    return _from_array(tensor.permute(1, 2, 0).numpy())
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise InputError(
-            f"an image array must have the nonempty shape (H, W, 3), got {array.shape}"
-        )
-    if array.dtype != np.uint8:
-        raise InputError(f"an image array must be uint8, got {array.dtype}")
-    return Image.fromarray(array)
 
 
 @contextmanager
