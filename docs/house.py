@@ -14,6 +14,7 @@ ROWS = (
     *(
         "_version",
         "errors",
+        "console",
         "git_lfs",
         "options",
         "option_files",

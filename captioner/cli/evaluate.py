@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
+from ..console import add_verbosity, verbosity
 from ..decoding.options import DecodingOptions
 from ..devices import RuntimeOptions
 from ..errors import InputError
@@ -120,10 +121,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Evaluate a checkpoint on a split, or score a caption file.",
         epilog=NOTE,
     )
+    add_verbosity(parser)
     add_arguments(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run evaluate.py; raise InputError for user errors."""
-    run(parse(argv))
+    arguments = parse(argv)
+    with verbosity(arguments):
+        run(arguments)

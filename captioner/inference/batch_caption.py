@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from ..atomic_io import atomic_write
 from ..checkpoints import checkpoint, hub
+from ..console import note, progress_bar, say
 from ..data.image_paths import find_images, part_of, unique_names
 from ..data.storage import files as storage
 from ..decoding.options import DecodingOptions
@@ -96,14 +95,14 @@ def caption_images(
     is_csv = options.output is not None and options.output.suffix.lower() == ".csv"
     if options.output and is_csv:
         failures = _write_csv(options.output, part, job)
-        print(f"captions: {options.output}")
+        say(f"captions: {options.output}")
     elif options.output:
         failures = _write_records(options.output, part, job)
-        print(f"captions: {options.output}")
+        say(f"captions: {options.output}")
     else:
         failures = _print_records(_caption_records(part, job), options.format or "text")
     if options.heatmap and options.format in (None, "text"):
-        print(f"heatmaps: {options.heatmap}")
+        say(f"heatmaps: {options.heatmap}")
     if failures:
         in_output = options.format in ("json", "jsonl") or (options.output and not is_csv)
         where = f"in {options.output or 'the output'}" if in_output else "above"
@@ -127,7 +126,7 @@ def _write_records(path: Path, images: Sequence[str], job: _Job) -> int:
         remaining = [image for image in images if image not in jsonl.answered]
         failures = sum(image in jsonl.failed for image in images)
         if done := len(images) - len(remaining):
-            print(f"images already in {path}: {done:,}", file=sys.stderr)
+            note(f"images already in {path}: {done:,}")
         if remaining:
             records = _caption_records(remaining, job)
             failures += sum("error" in record for record in jsonl.append(records))
@@ -173,10 +172,9 @@ def _caption_records(images: Sequence[str], job: _Job) -> Iterator[Record]:
         allow_urls=options.allow_urls,
         **to_dict(job.decoding),
     )
-    # Captions printed to a terminal show the progress themselves. Otherwise disable=None makes
-    # tqdm show a bar only if stderr is a terminal.
+    # Captions printed to a terminal show the progress themselves.
     scrolling = options.output is None and sys.stdout.isatty()
-    with tqdm(total=len(images), unit="image", leave=False, disable=scrolling or None) as bar:
+    with progress_bar(total=len(images), unit="image", shown=not scrolling) as bar:
         for image, caption in zip(images, stream, strict=True):
             if isinstance(caption, InputError):
                 yield {"image": image, "error": str(caption)}

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..atomic_io import atomic_write
+from ..console import say
 from ..plots.curves import draw_curves
 from .tensorboard import TensorBoardWriter
 
@@ -53,7 +52,7 @@ class TrainingLog:
             draw_curves(self.directory / CURVES, history, watch, best_epoch)
         if self.tensorboard:
             self.tensorboard.add_epoch(history[-1])
-        tqdm.write(format_epoch(history[-1], epochs, watch, best_epoch))
+        say(format_epoch(history[-1], epochs, watch, best_epoch))
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

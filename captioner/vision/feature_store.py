@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic_io import atomic_write
+from ..console import progress_bar
 from ..data.images import Transform
 from ..data.sources import ImageSource, Source
 from ..data.storage.files import stamp
@@ -147,7 +148,7 @@ class FeatureStore:
         try:
             self._prepare()
             if len(missing := self._missing(keys, kind)):
-                with tqdm(total=len(missing), desc="features", unit="image", leave=False) as bar:
+                with progress_bar(total=len(missing), desc="features", unit="image") as bar:
                     while len(missing):
                         chunk = self._next_chunk(missing)
                         self._compute(images, keys, chunk, kind, runtime, bar)

@@ -11,10 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tqdm import tqdm
-
 from captioner import Captioner
 from captioner import __main__ as commands
+from captioner.console import progress_bar
 from captioner.data.readers import load_data
 from captioner.data.storage import web
 from captioner.errors import InputError
@@ -240,21 +239,22 @@ def test_heatmaps_of_all_shards_have_distinct_names(run, many, images, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "terminal", "disabled"),
-    [([], True, True), ([], False, None), (["--output", "out.jsonl"], True, None)],
+    ("words", "terminal", "shown"),
+    [([], True, False), ([], False, True), (["--output", "out.jsonl"], True, True)],
 )
 def test_a_progress_bar_unless_captions_scroll_by(
-    run, many, monkeypatch, capsys, words, terminal, disabled
+    run, many, monkeypatch, capsys, words, terminal, shown
 ):
-    """disable=None makes tqdm check whether stderr is a terminal."""
     many(2)
     bars = []
     monkeypatch.setattr(
-        batch_caption, "tqdm", lambda **options: bars.append(options) or tqdm(**options)
+        batch_caption,
+        "progress_bar",
+        lambda **options: bars.append(options) or progress_bar(**options),
     )
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     call(run, "many", *words)
-    assert [(each["disable"], each["total"]) for each in bars] == [(disabled, 2)]
+    assert [(each["shown"], each["total"]) for each in bars] == [(shown, 2)]
     assert capsys.readouterr().err == ""
 
 
