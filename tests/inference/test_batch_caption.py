@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from captioner import Captioner
 from captioner import __main__ as commands
 from captioner.console import progress_bar
