@@ -8,6 +8,7 @@ from importlib import import_module
 from textwrap import fill, indent
 
 from ._version import __version__
+from .command_line import Parser
 from .console import add_verbosity, verbosity
 from .errors import run_command
 
@@ -42,7 +43,7 @@ def parser(
     words: the arguments after the command, which determine the flags of train.
     """
     formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
-    main = argparse.ArgumentParser(
+    main = Parser(
         prog="captioner",
         description="Train, evaluate and use models that caption images or link images and texts.",
         epilog="captioner COMMAND --help shows the options of a command.",

@@ -18,6 +18,7 @@ ROWS = (
         "git_lfs",
         "options",
         "option_files",
+        "command_line",
         "atomic_io",
         "devices",
         "distributed",

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..metrics.captions import SCORES
+from ..models.parameter_count import describe_parameters
 from ..text.vocabulary import Vocabulary
 from . import checkpoint
 from .runs import read_log, run_of
@@ -57,7 +58,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
         words = "" if info["words"] is None else f", {info['words']:,} words"
         lines = {
             "model": _model(info["model"]) if task == CAPTIONING else _listed(task, info["model"]),
-            "": f"{info['numbers']:,} values{words}",
+            "": f"{_parameters(info)}{words}",
             **({"options": _listed("", own)} if own else {}),
             "encoder": _encoder(info["encoder"], info["transform"]["size"], own),
             "data": _data(info["data"]),
@@ -87,6 +88,12 @@ def _listed(title: str, options: Mapping[str, Any]) -> str:
         if value is not None and value != []
     ]
     return f"{title}: {', '.join(parts)}" if title else ", ".join(parts)
+
+
+def _parameters(info: Mapping[str, Any]) -> str:
+    """Return the number of parameters; older checkpoints contain only that of all values."""
+    counts = info.get("parameters")
+    return describe_parameters(counts) if counts else f"{info['numbers']:,} values"
 
 
 def _model(options: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
+from ..command_line import Parser
 from ..console import add_verbosity, verbosity
 from ..option_files import read_toml
 from ..options import add_options, flag_of, option_names
@@ -141,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add_verbosity(parser)
     add_arguments(parser, words)
     return parser

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError
 from ..models.captioning.options import ModelOptions
 from ..option_files import parse_options, read_toml
-from ..options import Options, flag_of, from_named, option_names
+from ..options import Options, did_you_mean, flag_of, from_named, option_names
 from ..tasks.captioning.options import CaptioningOptions
 from ..tasks.captioning.task import CAPTIONING
 from ..tasks.options import DataOptions, OptionGroups, RunOptions, TrainingOptions
@@ -153,7 +153,7 @@ class TrainConfig(OptionGroups):
             system = "" if task is CAPTIONING else f" for --system {task.name}"
             raise InputError(
                 f"unknown training option {', '.join(map(repr, unknown))}{system}; see captioner "
-                "train --help"
+                f"train --help{did_you_mean(unknown[0], known)}"
             )
         config = cls(**_build_groups(task, values))
         check_combination(config, given)

@@ -17,6 +17,7 @@ from ..data.storage.location import Location
 from ..devices import memory_advice, peak_memory, pick_device, pick_precision
 from ..distributed import say
 from ..errors import InputError
+from ..models.parameter_count import count_parameters
 from ..tasks.task import Result
 from .config import TrainConfig
 from .logging import LOG, TrainingLog, write_log
@@ -105,7 +106,7 @@ def train(setup: TrainingSetup) -> Progress:
             evaluate=evaluate,
             watch=task.watched_score(config.training.watch),
             save=partial(save_checkpoint, setup),
-            log=TrainingLog(setup.run, tensorboard, config.run.curves),
+            log=TrainingLog(setup.run, tensorboard, config.run.curves, task.negligible),
             unit=task.unit,
             negligible=task.negligible,
             prepare=job.prepare,
@@ -147,6 +148,7 @@ def save_checkpoint(
     """Write a checkpoint of the current model; `scores` is empty before evaluation."""
     signature = setup.job.signature(scores)
     config = {**setup.checkpoint_config, "scores": scores, "signature": signature}
+    config["parameters"] = count_parameters(setup.job.model)
     weights = setup.job.model.state_dict()
     checkpoint.save(setup.run / name, config, setup.job.save_text_model, weights, training_state)
 

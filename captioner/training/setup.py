@@ -20,9 +20,13 @@ from ..errors import InputError
 from ..options import to_dict
 from ..tasks.task import Job, JobInputs
 from ..vision.encoders import check_encoder
+from ..vision.options import SMALL_CNN
 from .config import TrainConfig
 
 USED_SPLITS = ("train", "val")
+PHOTOGRAPHS = (".jpg", ".jpeg", ".webp")
+SAMPLE = 1000  # examples whose file names are examined
+SUITABLE = "mobilenet_v2"
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,30 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     check_skipped(data, options.max_skipped)
     described = with_corrupt_images(described, corrupt, resumed)
     say(data.summary())
+    if warning := photograph_warning(config, data):
+        say(warning)
     job = config.system.build(JobInputs(config, data, transform, device, run, start))
     return TrainingSetup(config, device, run, data, described, job, resumed)
+
+
+def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
+    """Return a warning if photographs train the small CNN from scratch; otherwise None.
+
+    Files in formats of cameras count as photographs. small_cnn was designed for the demo's shapes.
+    """
+    encoder = config.encoder
+    if encoder.encoder != SMALL_CNN or not encoder.trains or config.run.start_from is not None:
+        return None
+    photographs = sum(
+        example.path.suffix.lower() in PHOTOGRAPHS for example in data.examples[:SAMPLE]
+    )
+    if config.data.data is None or 2 * photographs < len(data.examples[:SAMPLE]):
+        return None
+    return (
+        "warning: small_cnn is made for the demo's shapes and learns little from photographs; add "
+        f"--encoder {SUITABLE} --encoder-weights DEFAULT, which downloads 14 MB, or pass a file of "
+        "weights"
+    )
 
 
 def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | None:

@@ -35,6 +35,12 @@ def test_epoch_line():
     best = format_epoch({**ROW, "gpu_memory_mb": 3210.0}, 8, "BLEU-4", 2)
     assert "BLEU-4 20.00 (best so far), 1,234" in best
     assert best.endswith("memory 1.25 GB, GPU memory 3.21 GB")
+    for watch, words in (("BLEU-4", "no 4 words in a row are"), ("BLEU-1", "no word of a caption")):
+        line = format_epoch({**ROW, watch: 0.0012}, 8, watch, 2, negligible=0.02)
+        assert f"{watch} 0.00 ({words}" in line
+        assert "in the references yet; this is usual for the first epochs)" in line
+        assert "best" not in line
+    assert "CIDEr 0.00 (best so far)" in format_epoch({**ROW, "CIDEr": 0.0}, 8, "CIDEr", 2, 0.02)
 
 
 def test_tensorboard_gets_every_tenth_step(tmp_path):
