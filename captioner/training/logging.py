@@ -1,4 +1,4 @@
-"""The training log: log.jsonl, curves, TensorBoard and one console line per epoch.
+"""The training log: log.jsonl, curves, trackers and one console line per epoch.
 
 The training loop computes the values.
 """
@@ -13,32 +13,33 @@ from typing import Any
 from ..atomic_io import atomic_write
 from ..console import say
 from ..plots.curves import draw_curves
-from .tensorboard import TensorBoardWriter
+from .trackers import Tracker
 
 LOG, CURVES = "log.jsonl", "curves.png"
-TENSORBOARD_INTERVAL = 10  # in steps
+TRACKING_INTERVAL = 10  # in steps
 
 
 @dataclass(frozen=True)
 class TrainingLog:
     """The destinations of the values logged per step and per epoch.
 
-    directory: the run's directory, for log.jsonl and curves.png. tensorboard: None disables
-    TensorBoard logging. curves: whether to draw curves.png. negligible: as in `fit`.
+    directory: the run's directory, for log.jsonl and curves.png. trackers: where else to log.
+    curves: whether to draw curves.png. negligible: as in `fit`.
     """
 
     directory: Path
-    tensorboard: TensorBoardWriter | None = None
+    trackers: Sequence[Tracker] = ()
     curves: bool = True
     negligible: float = 0.0
 
     def log_step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Log loss and learning rate to TensorBoard, every TENSORBOARD_INTERVAL steps.
+        """Log loss and learning rate to the trackers, every TRACKING_INTERVAL steps.
 
         step: the number of the step, counted from 1 over all epochs.
         """
-        if self.tensorboard and step % TENSORBOARD_INTERVAL == 0:
-            self.tensorboard.add_step(step, loss=loss, learning_rate=learning_rate)
+        if step % TRACKING_INTERVAL == 0:
+            for tracker in self.trackers:
+                tracker.add_step(step, loss=loss, learning_rate=learning_rate)
 
     def log_epoch(
         self, history: Sequence[Mapping[str, Any]], epochs: int, watch: str, best_epoch: int
@@ -51,8 +52,8 @@ class TrainingLog:
         write_log(self.directory / LOG, history)
         if self.curves:
             draw_curves(self.directory / CURVES, history, watch, best_epoch)
-        if self.tensorboard:
-            self.tensorboard.add_epoch(history[-1])
+        for tracker in self.trackers:
+            tracker.add_epoch(history[-1])
         say(format_epoch(history[-1], epochs, watch, best_epoch, self.negligible))
 
 

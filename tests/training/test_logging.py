@@ -43,7 +43,7 @@ def test_epoch_line():
     assert "CIDEr 0.00 (best so far)" in format_epoch({**ROW, "CIDEr": 0.0}, 8, "CIDEr", 2, 0.02)
 
 
-def test_tensorboard_gets_every_tenth_step(tmp_path):
+def test_trackers_get_every_tenth_step(tmp_path):
     class Recorder:
         def __init__(self):
             self.steps = []
@@ -51,14 +51,14 @@ def test_tensorboard_gets_every_tenth_step(tmp_path):
         def add_step(self, step, **values):
             self.steps.append((step, values))
 
-    log = TrainingLog(tmp_path, Recorder())
+    log = TrainingLog(tmp_path, [Recorder()])
     for step in range(1, 31):
         log.log_step(step, 1 / step, 0.1)
-    assert [step for step, _ in log.tensorboard.steps] == [10, 20, 30]
-    assert log.tensorboard.steps[0][1] == {"loss": 0.1, "learning_rate": 0.1}
+    assert [step for step, _ in log.trackers[0].steps] == [10, 20, 30]
+    assert log.trackers[0].steps[0][1] == {"loss": 0.1, "learning_rate": 0.1}
 
 
-def test_steps_need_no_tensorboard(tmp_path):
+def test_steps_need_no_tracker(tmp_path):
     TrainingLog(tmp_path).log_step(10, 1.0, 0.1)
     assert list(tmp_path.iterdir()) == []
 
