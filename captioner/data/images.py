@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -37,6 +37,13 @@ MAX_PIXELS = 89_000_000
 LARGE = 8_000_000  # pixels of images of which `load_reduced` decodes at most two at the same time
 MAX_SIZE = 4096  # side length of an encoder's input
 MAX_VALUE = 1000.0  # of means; standard deviations are between its reciprocal and itself
+
+INTERPOLATIONS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 # The operation that undoes each EXIF orientation; 1 and nonstandard values mean upright.
 _UPRIGHT = {
@@ -109,8 +116,9 @@ def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 class Transform:
     """Transforms an RGB image into the `(3, S, S)` float32 tensor that an encoder expects.
 
-    The whole image is squashed to S x S (bicubic, antialiased). Nothing is cropped, flipped or
-    padded, so that the feature grid covers the whole image and attention can be drawn over it.
+    The whole image is squashed to S x S by `interpolation` (antialiased): bicubic, bilinear,
+    lanczos or nearest. Nothing is cropped, flipped or padded, so that the feature grid covers the
+    whole image and attention can be drawn over it.
     Values are scaled to [0, 1] and normalised per channel by `mean` and `std`, which default to
     ImageNet's. InputError is raised for sizes that are not integers from 1 to 4096, means outside
     [-1000, 1000] and standard deviations outside [0.001, 1000].
@@ -120,6 +128,7 @@ class Transform:
     size: int
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or not 1 <= self.size <= MAX_SIZE:
@@ -133,6 +142,17 @@ class Transform:
                     f"the values of {name} must be from {lowest} to {MAX_VALUE}, got {values}"
                 )
             object.__setattr__(self, name, values)
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got "
+                f"{self.interpolation!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON, as older versions wrote them: bicubic is not mentioned."""
+        fields = {"size": self.size, "mean": list(self.mean), "std": list(self.std)}
+        is_default = self.interpolation == "bicubic"
+        return fields if is_default else {**fields, "interpolation": self.interpolation}
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         if image.mode != "RGB":
@@ -154,8 +174,8 @@ class Transform:
             return image
         # In one call, Pillow 13 would resize tall images vertically first, which rounds and clips
         # differently: a model's features would depend on the version of Pillow.
-        across = image.resize((self.size, image.height), Image.Resampling.BICUBIC)
-        return across.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        method = INTERPOLATIONS[self.interpolation]
+        return image.resize((self.size, image.height), method).resize((self.size,) * 2, method)
 
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Transform several images into one tensor (B, 3, S, S)."""

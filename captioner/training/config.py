@@ -17,7 +17,7 @@ from ..tasks.captioning.task import CAPTIONING
 from ..tasks.options import DataOptions, OptionGroups, RunOptions, TrainingOptions
 from ..tasks.systems import task_named, task_of
 from ..tasks.task import Default, Task
-from ..vision.options import SMALL_CNN, WEIGHTS_FILES, EncoderOptions
+from ..vision.options import SMALL_CNN, TIMM, WEIGHTS_FILES, EncoderOptions
 from .stored_options import read_stored_options
 
 __all__ = [
@@ -51,6 +51,10 @@ def defaults_of(task: Task, encoder: str, recipe: str | None = None) -> dict[str
     encoder: value of --encoder. recipe: value of the task's option `recipe`, if it has one.
     """
     defaults: dict[str, Default] = {"watch": task.scores[0].lower(), **task.defaults}
+    if encoder.startswith(TIMM):
+        from ..vision.timm_backbones import timm_transform
+
+        defaults["image_size"] = timm_transform(encoder).size
     if encoder == SMALL_CNN:
         defaults |= {"image_size": SMALL_CNN_IMAGE_SIZE, **task.small_cnn_defaults}
     if recipe is not None:

@@ -1,7 +1,6 @@
 """Everything one training run needs, built from its configuration."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..distributed import say
 from ..errors import InputError
 from ..options import to_dict
 from ..tasks.task import Job, JobInputs
-from ..vision.encoders import check_encoder
+from ..vision.encoders import check_encoder, encoder_transform
 from ..vision.options import SMALL_CNN
 from .config import TrainConfig
 
@@ -56,7 +55,7 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     options = config.data
     original = load_data(options.data, options.format, options.cache, options.on_error)
     check_skipped(original, options.max_skipped)
-    transform = Transform(config.encoder.image_size)
+    transform = encoder_transform(config.encoder)
     described = checkpoint_config(config, original, transform)
     run = run_directory(config.run.run or f"{original.name}-{config.system.model_name(config)}")
     resumed = open_run(run, config.run.resume, described)
@@ -125,7 +124,7 @@ def checkpoint_config(
         "start_from": None if start_from is None else str(start_from),
         "encoder": to_dict(config.encoder),
         "model": to_dict(config.model),
-        "transform": json.loads(json.dumps(asdict(transform))),
+        "transform": transform.to_dict(),
         "training": to_dict(config.training),
         "data": {
             "name": data.name,

@@ -16,7 +16,7 @@ import os
 import secrets
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -119,7 +119,7 @@ class FeatureStore:
     def __init__(self, cache: Path, encoder: Encoder, transform: Transform) -> None:
         self.encoder, self.transform = encoder, transform
         about = {"format": FORMAT, "encoder": encoder.name, "weights": encoder.fingerprint()}
-        about |= {"transform": json.loads(json.dumps(asdict(transform)))}
+        about |= {"transform": transform.to_dict()}
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]
         self.directory = (cache / f"features-{key}").resolve()
         self._about = about
