@@ -51,7 +51,8 @@ class TimmBackbone(nn.Module):
         if features.ndim == 3:  # (B, N, D)
             tokens = features[:, self.prefix :]
             side = math.isqrt(tokens.shape[1])
-            return tokens.transpose(1, 2).reshape(len(tokens), tokens.shape[2], side, -1)
+            batch, _, channels = tokens.shape  # len() would fix the batch size of exported programs
+            return tokens.transpose(1, 2).reshape(batch, channels, side, -1)
         return features.permute(0, 3, 1, 2) if self.is_channels_last else features
 
 
