@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 
+from .atomic_io import check_absent
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .checkpoints.checkpoint import Checkpoint
@@ -19,7 +20,9 @@ from .data.storage.web import Urls
 from .devices import device_of, pick_device
 from .errors import InputError, refuse_path
 from .models.linking.build import LinkingModel
+from .models.linking.clip import ClipEmbedding, build_clip, clip_transform, load_clip_reader
 from .models.linking.mcnn import MultimodalCNN
+from .models.linking.options import CLIP, OPEN_CLIP
 from .models.linking.spatial import SpatialEmbedding
 from .models.linking.text_model import suggest_words
 from .models.linking.texts import TextReader, Texts
@@ -70,16 +73,53 @@ class Linker:
         path: str | Path,
         device: str | torch.device | None = None,
         revision: str | None = None,
+        *,
+        weights: str | Path | None = None,
     ) -> "Linker":
-        """Load a checkpoint, or the best checkpoint of a run.
+        """Load a checkpoint, the best checkpoint of a run, or a CLIP or SigLIP model.
 
         path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
-        (this requires the extra `hub`). device: device of the model; None selects CUDA if it is
-        available. revision: a branch, tag or commit of the repository. Raises InputError for a
-        missing or damaged checkpoint, one that does not link images and texts, a failed download,
-        and an unavailable device.
+        (this requires the extra `hub`); or "open_clip:" and the name of a model of open_clip (extra
+        `clip`), whose weights are in the file `weights`. device: device of the model; None selects
+        CUDA if it is available. revision: a branch, tag or commit of the repository. Raises
+        InputError for a missing or damaged checkpoint, one that does not link images and texts, a
+        failed download, and an unavailable device.
         """
-        return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
+        if not str(path).startswith(OPEN_CLIP):
+            if weights is not None:
+                raise InputError(f"weights apply to {OPEN_CLIP}MODEL only, got {path}; omit them")
+            return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
+        name = str(path).removeprefix(OPEN_CLIP)
+        if weights is None:
+            raise InputError(f"{path} needs weights; pass a file of weights as weights=FILE")
+        model = build_clip(name, weights).to(pick_device(device))
+        return cls(model, load_clip_reader(name), clip_transform(name))
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write a CLIP or SigLIP model to a new directory, which every command accepts as a RUN.
+
+        Returns the directory. Raises InputError for any other model, whose checkpoint is such a
+        directory already, and if `directory` exists and is not empty.
+        """
+        directory, model = Path(directory), self.model
+        check_absent(directory)
+        if not isinstance(model, ClipEmbedding):
+            raise InputError("only CLIP and SigLIP models are saved; copy the checkpoint instead")
+        name = model.encoder.name.removeprefix(OPEN_CLIP)
+        config = {
+            "task": CLIP,
+            "encoder": {
+                "encoder": model.encoder.name,
+                "encoder_weights": None,
+                "fine_tune_encoder": None,
+            },
+            "model": {"open_clip": name},
+            "transform": self.transform.to_dict(),
+            "data": {"name": "unknown", "format": None, "path": None, "fingerprint": None},
+            "training": {},
+        }
+        checkpoints.save(directory, config, self.texts.save, model.state_dict(), None)
+        return directory
 
     @classmethod
     def from_checkpoint(
@@ -384,6 +424,30 @@ class Linker:
                 scores = model.score_pairs(parts, texts, chosen, show_progress=show_progress)
         found: np.ndarray = scores.cpu().numpy()
         return found
+
+    def patch_similarities(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        texts: str | Sequence[str],
+        *,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """Return the cosine of each patch of each image with each text, (B, N, h, w), in [-1, 1].
+
+        They show roughly where a CLIP or SigLIP model sees what a text says, although it was never
+        trained to. images, texts: as in `similarity`. Raises InputError for any other model.
+        """
+        model = self.model
+        if not isinstance(model, ClipEmbedding):
+            raise InputError("only CLIP and SigLIP models have patch similarities; use label_maps")
+        vectors = torch.from_numpy(self.encode_texts(texts)).to(self.device)
+        with torch.inference_mode():
+            maps = [
+                model.patch_similarities(features, vectors).cpu()
+                for features in self._maps_of(images, batch_size)
+            ]
+        stacked: np.ndarray = torch.cat(maps).numpy()
+        return stacked
 
     # ---- spatial models ----
 

@@ -118,11 +118,15 @@ def _encoder(options: Mapping[str, Any], size: int, own: Mapping[str, Any]) -> s
 
 
 def _data(data: Mapping[str, Any]) -> str:
+    if data["format"] is None:
+        return str(data["name"])
     return f"{data['name']} ({data['format']}), {data['path'] or 'generated'}"
 
 
 def _training(info: Mapping[str, Any]) -> str:
     options, source = info["training"], info.get("start_from")
+    if not options:
+        return "not by captioner"
     teachers = info.get("teachers")
     if info["model"].get("solver") == CLOSED_FORM:
         seconds = info["seconds"]
@@ -169,6 +173,8 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
 
 def _count_words(path: Path) -> int | None:
     """Return the number of known words of a text model; None if it has no list of words."""
+    if not any((path / name).is_file() for name in (TEXT, checkpoint.VOCABULARY)):
+        return None  # the tokenizer of a CLIP model knows all words
     if not (path / TEXT).is_file():
         return len(Vocabulary.load(path / checkpoint.VOCABULARY).words)
     try:

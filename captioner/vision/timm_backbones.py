@@ -95,7 +95,7 @@ def build_timm(name: str, weights: str | None) -> tuple[nn.Sequential, Receptive
             _load_file(name, model, backbone, weights)
         field = _measure(name, backbone)
     if to_meta:
-        _move_state(backbone)
+        move_state(backbone)
     return nn.Sequential(backbone), field
 
 
@@ -178,7 +178,7 @@ def _measure(name: str, backbone: TimmBackbone) -> ReceptiveField:
     return ReceptiveField([0], features.shape[1], stride, offset if is_known else 0.0)
 
 
-def _move_state(module: nn.Module) -> None:
+def move_state(module: nn.Module) -> None:
     """Move parameters and saved buffers to the device "meta"; keep the others."""
     for child in module.modules():
         for key, parameter in child._parameters.items():
