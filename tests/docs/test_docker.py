@@ -15,7 +15,9 @@ IGNORED = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
 def arguments(instruction):
-    return [line.removeprefix(instruction).split() for line in LINES if line.startswith(instruction)]
+    return [
+        line.removeprefix(instruction).split() for line in LINES if line.startswith(instruction)
+    ]
 
 
 def test_copied_files_exist_and_are_not_ignored():

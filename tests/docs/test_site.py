@@ -27,7 +27,7 @@ def test_the_site_builds_without_warnings(tmp_path):
         r'class="md-nav__link"[^>]*href="|href="([\w-]+)/" class="md-nav__link"', start
     )
     ordered = [link for link in links if link in pages]
-    assert ordered[:3] == ["quickstart", "own-data", "data"]
+    assert ordered[:3] == ["quickstart", "platforms", "own-data"]
     for path in tmp_path.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert "fonts.googleapis" not in text
