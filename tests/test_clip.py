@@ -192,3 +192,32 @@ def test_mistakes(linker, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(InputError, match=r"needs open_clip; run pip install 'captioner\[clip\]'"):
         Linker.from_pretrained("open_clip:ViT-B-32", weights=tmp_path / "a.pt")
+
+
+@pytest.mark.slow
+def test_clip_score_of_an_evaluation(linker, tmp_path, monkeypatch, capsys, tmp_path_factory):
+    monkeypatch.chdir(tmp_path)
+    linker.save_pretrained("clip")
+    run = tiny.run(tmp_path_factory, attention=True)
+    words = ["evaluate", "--checkpoint", str(run), "--output", "out", "--metrics", "bleu"]
+    commands.main([*words, "--clip", "clip"])
+    printed = capsys.readouterr().out
+    scores = json.loads(Path("out/scores.json").read_text())
+    assert f"CLIPScore {scores['CLIPScore']:.2f}  RefCLIPScore {scores['RefCLIPScore']:.2f}" in (
+        printed
+    )
+    captions = json.loads(Path("out/captions.json").read_text())
+    images = tiny.data(tmp_path_factory) / "val"
+    expected = [
+        250
+        * max(
+            0,
+            linker.similarity(images / f"{c['image_id']}.png", [f"A photo depicts {c['caption']}"])[
+                0, 0
+            ],
+        )
+        for c in captions
+    ]
+    assert scores["CLIPScore"] == pytest.approx(np.mean(expected), abs=1e-3)
+    with pytest.raises(InputError, match="was trained for 'captioning', not linking"):
+        commands.main([*words, "--clip", str(run)])

@@ -48,7 +48,7 @@ _position = threading.Lock()  # of files, on systems without preadv
 def _read_at(number: int, values: np.ndarray, offset: int) -> int:
     """Read bytes at a position of an open file into an array; return their number."""
     if hasattr(os, "preadv"):
-        return os.preadv(number, [values], offset)
+        return os.preadv(number, [values.data], offset)
     with _position:  # Windows; threads share the position
         os.lseek(number, offset, os.SEEK_SET)
         content = os.read(number, values.nbytes)
