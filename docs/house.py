@@ -14,9 +14,11 @@ ROWS = (
     *(
         "_version",
         "errors",
+        "console",
         "git_lfs",
         "options",
         "option_files",
+        "command_line",
         "atomic_io",
         "devices",
         "products",

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
 from .. import distributed
+from ..console import progress_bar
 from ..devices import peak_memory, products_in
 from ..errors import InputError, Interrupted, collect_signals
 from ..models.losses import Loss
@@ -218,14 +218,13 @@ def _train_epoch(state: _LoopState, batches: Batches, prepare: Prepare, observe:
     progress = state.progress
     state.model.train()
     started, threads = time.perf_counter(), state.threads
-    with tqdm(
+    with progress_bar(
         desc=f"epoch {progress.epoch + 1}/{state.options.epochs}",
         total=state.steps_per_epoch,
         initial=progress.batch,
         unit="batch",
         mininterval=1,
-        disable=not distributed.is_first(),
-        leave=False,
+        shown=distributed.is_first(),
     ) as bar:
         for batch, waited in timed(batches(progress.epoch, progress.batch)):
             loss, finite, learning_rate = _take_step(state, batch, prepare)

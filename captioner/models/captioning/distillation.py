@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from ... import distributed
+from ...console import progress_bar
 from ...data.batches import Batch, Distillation, epoch_order, make_batch
 from ...data.sources import Source
 from ...decoding.options import DecodingOptions
@@ -63,13 +63,12 @@ def compute_soft_targets(
         tokens = pad_captions([captions[i] for i in indices])
         return make_batch(images, indices, [str(i) for i in indices], tokens)
 
-    progress = tqdm(
+    progress = progress_bar(
         zip(batches, load_ahead(load, batches, workers), strict=True),
         desc="teachers",
         total=len(batches),
         unit="batch",
-        disable=not distributed.is_first(),
-        leave=False,
+        shown=distributed.is_first(),
     )
     soft_targets: dict[int, SoftTargets] = {}
     for indices, batch in progress:
