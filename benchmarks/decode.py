@@ -1,6 +1,7 @@
 """Decoding speed from feature maps in captions per second: python -m benchmarks.decode."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -13,14 +14,16 @@ from benchmarks.setting import (
     build,
     draw_features,
     forced,
-    image_operations,
     vary,
-    word_operations,
 )
 from captioner.decoding.decode import decode
-from captioner.devices import products_in
+from captioner.devices import pick_format
 from captioner.models.captioning.build import CaptioningModel
 from captioner.models.captioning.ensemble import compile_steps
+from captioner.products import decoding_in
+
+BEAMS = (5, 3, 1)
+PRECISIONS = ("float32", "bfloat16", "auto")
 
 
 def main() -> None:
@@ -38,7 +41,7 @@ def captions_of(
     model: CaptioningModel, features: Tensor, sizes: Sizes, precision: str
 ) -> Callable[[], object]:
     def work() -> object:
-        with products_in(precision, features.device):
+        with decoding_in(precision, features.device):
             return decode(model, features, forced(sizes))
 
     return work
@@ -61,41 +64,43 @@ def check_agreement(model: CaptioningModel, decoder: textbook.Decoder, features:
 def compare(attention: bool, device: torch.device, rounds: int, compiled: bool) -> None:
     model = build(SIZES, attention=attention, device=device)
     decoder = textbook.with_weights_of(model)
-    batches = [1, SIZES.batch] if device.type == "cpu" else [1, 8, 64, 512]
-    features = draw_features(SIZES, max(batches), device)
+    largest = SIZES.batch if device.type == "cpu" else 512
+    features = draw_features(SIZES, largest, device)
     check_agreement(model, decoder, features[:8])
-    one = rows_of(features[:1])[0]
-    beams, steps = SIZES.beams, SIZES.steps
-    cases: dict[str, measure.Work] = {}
-    cases["textbook"] = lambda: textbook.beam_search(decoder, one, beams, steps, steps)
+    one, steps = rows_of(features[:1])[0], SIZES.steps
     models = {"": model}
     if compiled:
         models[", compiled"] = cast(CaptioningModel, compile_steps(model))
-    for batch in batches:
-        for precision in ("float32", "bfloat16"):
+    settings = [(beams, batch) for batch in (largest, 1) for beams in BEAMS]
+    cases: dict[str, measure.Work] = {}
+    for beams in BEAMS:
+        cases[f"{beams} textbook"] = partial(
+            textbook.beam_search, decoder, one, beams, steps, steps
+        )
+    for beams, batch in settings:
+        for precision in PRECISIONS:
             for how, chosen in models.items():
-                name = f"library, batch {batch}, {precision}{how}"
-                cases[name] = captions_of(chosen, features[:batch], SIZES, precision)
+                sizes = vary(SIZES, beams=beams)
+                work = captions_of(chosen, features[:batch], sizes, precision)
+                cases[f"{beams} {batch} {precision}{how}"] = work
     products, operations = measure.matrix_limits(device)
     times = measure.side_by_side({**cases, **products}, rounds, device)
-    limit, both = measure.limits_of(times, operations)
-    words = beams * steps * word_operations(SIZES, attention)
-    each = image_operations(SIZES, attention) + words
+    _, both = measure.limits_of(times, operations)
     rows = []
-    for name, taken in times.items():
-        count = int(name.split("batch ")[1].split(",")[0]) if "batch" in name else 1
-        rate = count / taken
-        over = rate * times["textbook"]
-        done = measure.share(each * rate, limit)
-        peak = measure.peak_memory(cases[name], device)
-        rows.append([name, rate, 1000 * taken, over, done, peak])
+    for beams, batch in settings:
+        for name, taken in times.items():
+            if not name.startswith(f"{beams} {batch} "):
+                continue
+            precision = name.split(" ", 2)[2]
+            over = times[f"{beams} textbook"] * batch / taken
+            exact = times[f"{beams} {batch} float32"] / taken
+            peak = measure.peak_memory(cases[name], device)
+            rows.append([beams, batch, precision, batch / taken, 1000 * taken, over, exact, peak])
     kind = "Show, Attend and Tell" if attention else "Show and Tell"
-    print(f"### Decoding, {kind}: beam {beams}, {steps} forced words\n")
-    head = ["", "captions/s", "ms per batch", "over textbook", "share of float32 matrix limit"]
-    head.append("peak MB")
-    print(measure.table(head, rows))
-    print(f"\n{both} A caption takes {each / 1e9:.2f} GFLOP by the plain")
-    print("equations; the library needs fewer.\n")
+    print(f"### Decoding, {kind}: {steps} forced words\n")
+    head = ["beams", "batch", "precision", "captions/s", "ms per batch", "over textbook"]
+    print(measure.table([*head, "over float32", "peak MB"], rows))
+    print(f'\n{both} "auto" is {pick_format("auto", device)} here.\n')
 
 
 def memory(device: torch.device, process: float) -> None:

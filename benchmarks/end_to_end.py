@@ -18,6 +18,7 @@ from captioner.devices import products_in
 from captioner.models.captioning.build import build_model
 from captioner.models.captioning.options import ModelOptions
 from captioner.options import to_dict
+from captioner.products import decoding_in
 from captioner.text.vocabulary import Vocabulary
 from captioner.vision.encoders import Encoder, build_encoder
 
@@ -90,8 +91,8 @@ def works_of(captioner: Captioner, paths: list[Path]) -> dict[str, measure.Work]
     maps = encode()
 
     def search(options: DecodingOptions) -> object:
-        with products_in(captioner.precision, captioner.device):
-            return decode(captioner.model, maps, options)
+        with decoding_in(captioner.precision, captioner.device):
+            return decode(captioner.model, maps.float(), options)
 
     works: dict[str, measure.Work] = {"encoder alone": encode}
     for words in LENGTHS:

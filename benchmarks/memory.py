@@ -19,6 +19,7 @@ from benchmarks import measure
 from benchmarks.setting import SIZES, Sizes, build, draw_batch, draw_features, forced, vary
 from captioner.decoding.decode import decode
 from captioner.devices import products_in
+from captioner.products import decoding_in
 from captioner.tasks.options import TrainingOptions
 from captioner.training.loop import train_step
 from captioner.training.optimization import parameter_groups
@@ -104,7 +105,7 @@ def captioning(sizes: Sizes, precision: str) -> Callable[[int], object]:
     def work(step: int) -> None:
         rng = random.Random(step)
         options = forced(vary(sizes, beams=rng.randint(1, 5), steps=4))
-        with torch.inference_mode(), products_in(precision, cpu):
+        with torch.inference_mode(), decoding_in(precision, cpu):
             decode(model, features[: rng.randint(1, LARGEST_REQUEST)], options)
 
     return work

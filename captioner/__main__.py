@@ -8,6 +8,8 @@ from importlib import import_module
 from textwrap import fill, indent
 
 from ._version import __version__
+from .command_line import Parser
+from .console import add_verbosity, verbosity
 from .errors import run_command
 
 COMMANDS = {
@@ -41,13 +43,14 @@ def parser(
     words: the arguments after the command, which determine the flags of train.
     """
     formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=28)
-    main = argparse.ArgumentParser(
+    main = Parser(
         prog="captioner",
         description="Train, evaluate and use models that caption images or link images and texts.",
         epilog="captioner COMMAND --help shows the options of a command.",
         formatter_class=formatter,
     )
     main.add_argument("-V", "--version", action="version", version=__version__)
+    add_verbosity(main)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         command = commands.add_parser(
@@ -58,6 +61,7 @@ def parser(
             formatter_class=formatter,
         )
         command.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+        add_verbosity(command, shown=False)
         if name in complete:
             module = import_module(f".cli.{name.replace('-', '_')}", __package__)
             if name == "train":
@@ -77,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Only the requested command is imported.
     arguments = parser(words[:1], words[1:]).parse_args(words)
     arguments.words = words[1:]
-    arguments.execute(arguments)
+    with verbosity(arguments):
+        arguments.execute(arguments)
 
 
 def command() -> None:

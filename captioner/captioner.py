@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar, Unpack, cast, overload
@@ -16,17 +16,20 @@ from .checkpoints import hub
 from .checkpoints.captioning import restore
 from .checkpoints.checkpoint import VOCABULARY, Checkpoint
 from .checkpoints.model_card import guess_language, model_card
-from .data.images import ImageInput, Transform, load_image
+from .data.given_images import collect_images
+from .data.images import ImageInput, Transform
 from .data.sources import InputSource
+from .data.storage.web import Urls
 from .decoding.decode import DecodeSettings, caption_batches
 from .decoding.options import DecodingKeywords, DecodingOptions
 from .decoding.teacher_forcing import score_captions
-from .devices import device_of, pick_device, pick_precision, products_in
-from .errors import InputError
+from .devices import device_of, pick_device, pick_format, products_in
+from .errors import InputError, refuse_path
 from .models.base import CaptionModel
 from .models.captioning.ensemble import Candidate, build_ensemble, compile_steps
 from .options import from_dict
 from .prefetch import WORKERS
+from .products import decoding_in
 from .text.collate import pad_captions
 from .text.vocabulary import Vocabulary
 
@@ -58,6 +61,10 @@ class Captioner:
     Create one with `from_pretrained`. The model is in eval mode; method calls do not change it.
     """
 
+    def __new__(cls, *args: Any, **_: Any) -> "Captioner":
+        refuse_path(cls, args)
+        return super().__new__(cls)
+
     def __init__(
         self,
         model: CaptionModel,
@@ -74,7 +81,7 @@ class Captioner:
         self.model = model.eval()
         self.config = config
         self.precision = precision
-        pick_precision(precision, self.device)  # raise early for an unknown precision
+        pick_format(precision, self.device)  # raise early for an unknown precision
         self.vocabulary = vocabulary
         self.transform = transform
 
@@ -92,8 +99,9 @@ class Captioner:
         path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
         (this requires the extra `hub`). Several paths form an ensemble, which averages the models'
         log-probabilities for each word. device: device of the model; None selects CUDA if it is
-        available. precision: "float32"; "bfloat16", which is faster if the device supports it and
-        may change a few words; or "auto", which selects bfloat16 if it is faster. compile: whether
+        available. precision: "float32"; "bfloat16" or, on x86 CPUs, "int8", which are faster if the
+        device supports them and may change a few words; or "auto", which selects the fastest for
+        the device. compile: whether
         to compile the decoding step with torch.compile, which delays the first captions. revision:
         a branch, tag or commit of the repository. Raises InputError for a missing, damaged or
         incompatible checkpoint, a failed download, an unavailable device, an unknown precision, and
@@ -195,144 +203,207 @@ class Captioner:
         return device_of(self.model)
 
     @overload
-    def caption(  # type: ignore[overload-overlap]  # a str is also a sequence of str
-        self, images: ImageInput, *, batch_size: int = 32, **options: Unpack[DecodingKeywords]
+    def caption(  # type: ignore[overload-overlap]  # a str is also an iterable of str
+        self,
+        images: ImageInput,
+        *,
+        batch_size: int = 32,
+        bgr: bool = False,
+        allow_urls: Urls = False,
+        **options: Unpack[DecodingKeywords],
     ) -> Caption: ...
 
     @overload
     def caption(
         self,
-        images: Sequence[ImageInput],
+        images: Iterable[ImageInput],
         *,
         batch_size: int = 32,
+        bgr: bool = False,
+        allow_urls: Urls = False,
         **options: Unpack[DecodingKeywords],
     ) -> list[Caption]: ...
 
     @_accept_pictures
     def caption(
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         *,
         batch_size: int = 32,
+        bgr: bool = False,
+        allow_urls: Urls = False,
         **options: Unpack[DecodingKeywords],
     ) -> Caption | list[Caption]:
-        """Caption one image, or a sequence of images in batches of `batch_size`.
+        """Caption one image, or several images in batches of `batch_size`.
 
-        images: paths, PIL images, (3, H, W) tensors (uint8, or float in [0, 1]) or (H, W, 3) uint8
-        arrays. options: fields of DecodingOptions, for example beam_size=5. In float32, the caption
+        images: one image: a path, the bytes of a file, a file object opened in binary mode, a PIL
+        image, or an array or tensor (H, W), (H, W, C) or (C, H, W), uint8 or float in [0, 1]. Or
+        several: a directory, an array or tensor (N, H, W, C) or (N, C, H, W), or any iterable of
+        images, such as a list or `Path.glob`; the result is then a list. bgr: whether arrays have
+        their channels in the order blue, green, red, as those of OpenCV. allow_urls: whether an
+        http(s) URL is downloaded (at most 64 MiB); True refuses private addresses, which "private"
+        allows. options: fields of DecodingOptions, for example beam_size=5. In float32, the caption
         of an image does not depend on its batch. Raises InputError for an invalid image or option.
         """
-        if isinstance(images, str) or not isinstance(images, Sequence):
-            return self.caption([images], batch_size=batch_size, **options)[0]
-        return list(self.stream(images, batch_size=batch_size, **options))
+        collected, is_single = collect_images(images, bgr=bgr, allow_urls=allow_urls)
+        captions = list(self.stream(collected, batch_size=batch_size, **options))
+        return captions[0] if is_single else captions
+
+    __call__ = caption
 
     @overload
     def stream(
         self,
-        images: Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         *,
         batch_size: int = 32,
         on_error: Literal["stop"] = "stop",
+        bgr: bool = False,
+        allow_urls: Urls = False,
         **options: Unpack[DecodingKeywords],
     ) -> Iterator[Caption]: ...
 
     @overload
     def stream(
         self,
-        images: Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         *,
         batch_size: int = 32,
         on_error: Literal["yield"],
+        bgr: bool = False,
+        allow_urls: Urls = False,
         **options: Unpack[DecodingKeywords],
     ) -> Iterator[Caption | InputError]: ...
 
     @_accept_pictures
     def stream(
         self,
-        images: Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         *,
         batch_size: int = 32,
         on_error: str = "stop",
+        bgr: bool = False,
+        allow_urls: Urls = False,
         **options: Unpack[DecodingKeywords],
     ) -> Iterator[Caption | InputError]:
         """Yield captions in order, batch by batch, while the next images load in the background.
 
         on_error: "stop" raises InputError for an image that cannot be read; "yield" yields the
-        error instead of the caption. The other parameters are as in `caption`.
+        error instead of the caption. The other parameters are as in `caption`; an iterable is read
+        to its end before the first caption.
         """
-        source = InputSource(images, self.transform, on_error)
+        collected, _ = collect_images(images, bgr=bgr, allow_urls=allow_urls)
+        source = InputSource(collected, self.transform, on_error)
         decoding = from_dict(DecodingOptions, options)
-        batches, offset = _batches(len(images), batch_size), self.model.encoder.offset
+        batches, offset = _batches(len(collected), batch_size), self.model.encoder.offset
         settings = DecodeSettings(decoding, batch_size, WORKERS, self.precision)
         for batch, decoded in caption_batches(self.model, source, batches, settings):
             for index, hypotheses in zip(batch, decoded, strict=True):
                 if index in source.errors:
                     yield source.errors.pop(index)
                 else:
-                    yield caption_of(hypotheses, self.vocabulary, images[index], offset)
+                    yield caption_of(hypotheses, self.vocabulary, collected[index], offset)
 
     @overload
-    def score(  # type: ignore[overload-overlap]  # a str is also a sequence of str
-        self, images: ImageInput, texts: str, *, batch_size: int = 32, allow_unknown: bool = False
+    def score(  # type: ignore[overload-overlap]  # a str is also an iterable of str
+        self,
+        images: ImageInput,
+        texts: str,
+        *,
+        batch_size: int = 32,
+        allow_unknown: bool = False,
+        bgr: bool = False,
+        allow_urls: Urls = False,
     ) -> float: ...
 
     @overload
     def score(
         self,
-        images: Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         texts: Sequence[str],
         *,
         batch_size: int = 32,
         allow_unknown: bool = False,
+        bgr: bool = False,
+        allow_urls: Urls = False,
     ) -> list[float]: ...
 
     @_accept_pictures
     def score(
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         texts: str | Sequence[str],
         *,
         batch_size: int = 32,
         allow_unknown: bool = False,
+        bgr: bool = False,
+        allow_urls: Urls = False,
     ) -> float | list[float]:
-        """Return log p(text | image) in nats, including the end token, for one or several pairs.
+        """Return log p(text | image) in nats, including the end token.
 
-        In float32, the score of a caption equals its `Caption.score` if it was generated with the
-        default min_length, no_repeat_ngram and allow_unknown, and not truncated. allow_unknown:
-        whether to score words outside the vocabulary as <unk>. Raises InputError for an image that
-        cannot be read, for different numbers of images and texts, for a text without words and,
-        unless allow_unknown is set, for words outside the vocabulary.
+        images, bgr, allow_urls: as in `caption`. One image with one text has one score; one image
+        with a list of texts has a score for each text, by which they can be ranked; several images
+        need a text for each. In float32, the score of a caption equals its `Caption.score` if it
+        was generated with the default min_length, no_repeat_ngram and allow_unknown, and not
+        truncated. allow_unknown: whether to score words outside the vocabulary as <unk>. Raises
+        InputError for an image that cannot be read, for different numbers of images and texts, for
+        a text without words and, unless allow_unknown is set, for words outside the vocabulary.
         """
-        if isinstance(images, str) or not isinstance(images, Sequence):
-            if not isinstance(texts, str):
-                raise InputError(
-                    f"texts must be a str for a single image, got {type(texts).__name__}; pass one "
-                    "text, or a list of images"
-                )
-            return self.score(
-                [images], [texts], batch_size=batch_size, allow_unknown=allow_unknown
-            )[0]
+        collected, is_single = collect_images(images, bgr=bgr, allow_urls=allow_urls)
         if isinstance(texts, str):
-            raise InputError(
-                f"texts must be a list for a list of images, got {texts!r}; pass one text per image"
-            )
-        if len(images) != len(texts):
+            if not is_single:
+                raise InputError(
+                    f"texts must be a list for a list of images, got {texts!r}; pass one text per "
+                    "image"
+                )
+            return self._score(collected, [[texts]], batch_size, allow_unknown)[0][0]
+        if is_single:
+            return self._score(collected, [texts], batch_size, allow_unknown)[0]
+        if len(collected) != len(texts):
             raise InputError(
                 "images and texts must have the same length, got "
-                f"{len(images)} images and {len(texts)} texts"
+                f"{len(collected)} images and {len(texts)} texts"
             )
-        batches = _batches(len(texts), batch_size)
-        rows = _encode(texts, self.vocabulary, allow_unknown)
+        rows = self._score(collected, [[text] for text in texts], batch_size, allow_unknown)
+        return [score for (score,) in rows]
+
+    def _score(
+        self,
+        images: Sequence[ImageInput],
+        texts: Sequence[Sequence[str]],
+        batch_size: int,
+        allow_unknown: bool,
+    ) -> list[list[float]]:
+        """Return the scores of the texts of each image, all images with equally many texts."""
+        batches = _batches(len(images), batch_size)
+        encoded = iter(_encode([t for own in texts for t in own], self.vocabulary, allow_unknown))
+        rows = [[next(encoded) for _ in own] for own in texts]
         decoding = DecodingOptions(allow_unknown=allow_unknown)
-        scores: list[float] = []
+        source = InputSource(images, self.transform, "stop")
+        scores: list[list[float]] = []
         for batch in batches:
-            tokens = pad_captions([[rows[i]] for i in batch]).to(self.device)
-            pixels = self.transform.batch([load_image(images[i]) for i in batch])
             with torch.inference_mode(), products_in(self.precision, self.device):
-                features = self.model.encoder(pixels.to(self.device))
-                log_probs = score_captions(self.model, features, tokens, decoding)  # (B, 1, T)
-            scores += log_probs.sum(-1)[:, 0].tolist()
+                features = self.model.encoder(source.load(batch).to(self.device)).float()
+            with torch.inference_mode(), decoding_in(self.precision, self.device):
+                parts = []
+                for first in range(0, len(texts[batch[0]]), batch_size):
+                    captions = [rows[i][first : first + batch_size] for i in batch]
+                    tokens = pad_captions(captions).to(self.device)
+                    log_probs = score_captions(self.model, features, tokens, decoding)  # (B, C, T)
+                    parts.append(log_probs.sum(-1))
+            scores += torch.cat(parts, 1).tolist() if parts else [[] for _ in batch]
         return scores
+
+    def __repr__(self) -> str:
+        """Return the model, its vocabulary size, device and precision."""
+        names = " + ".join(map(_describe, getattr(self.model, "members", [self.model])))
+        words = f"{len(self.vocabulary.words):,} words"
+        return f"Captioner({names}; {words}, {self.device}, {self.precision})"
+
+
+def _describe(model: Any) -> str:
+    kind = "Show, Attend and Tell" if model.has_attention else "Show and Tell"
+    return f"{kind} with {getattr(model.encoder, 'name', type(model.encoder).__name__)}"
 
 
 def _batches(count: int, batch_size: int) -> list[range]:

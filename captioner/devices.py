@@ -13,7 +13,8 @@ from .options import option
 if TYPE_CHECKING:
     import torch
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+TRAINING_PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = (*TRAINING_PRECISIONS, "int8")
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ def device_of(model: Any) -> "torch.device":
 
 
 def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
-    """Return the dtype, bfloat16 or float32, for a precision name.
+    """Return the dtype, bfloat16 or float32, of products and convolutions outside decoding.
 
-    "auto" selects bfloat16 on devices with faster bfloat16 matrix products: GPUs with hardware
-    support, and CPUs with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and so does
-    "bfloat16" if autocast does not support it. Raises InputError for any other name.
+    "auto" and "int8" select bfloat16 on devices with faster bfloat16 matrix products: GPUs with
+    hardware support, and CPUs with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and
+    so does "bfloat16" if autocast does not support it. Raises InputError for any other name.
     """
     import torch
 
@@ -82,7 +83,7 @@ def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if device.type == "mps":
         half = name == "bfloat16" and _mps_has_bfloat16()
-    elif name != "auto":
+    elif name in ("float32", "bfloat16"):
         half = name == "bfloat16"
     elif device.type == "cuda":
         with torch.cuda.device(device):
@@ -91,6 +92,35 @@ def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
         features = torch.cpu.get_capabilities()
         half = bool(features.get("amx_bf16", False) or features.get("avx512_bf16", False))
     return torch.bfloat16 if half else torch.float32
+
+
+def training_format(name: str, device: "torch.device") -> str:
+    """Return the name of the dtype of `pick_precision`: training decodes in its own precision."""
+    return str(pick_precision(name, device)).removeprefix("torch.")
+
+
+def pick_format(name: str, device: "torch.device") -> str:
+    """Return the number format of the products of decoding for a precision name.
+
+    The format is "float32", "bfloat16", "int8" or "mixed" (int8 for few rows, bfloat16 for many).
+    "auto" selects int8 on CPUs with VNNI instructions, and mixed on those that also have AMX: see
+    docs/performance.md. Raises InputError for int8 if the device or this build of torch does not
+    support it, and for any other name.
+    """
+    import torch
+
+    half = pick_precision(name, device) == torch.bfloat16
+    able = torch.cpu.get_capabilities()
+    vnni = able.get("avx512_vnni", False) or able.get("avx_vnni", False)
+    has_int8 = device.type == "cpu" and vnni and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    if name == "int8" and not has_int8:
+        raise InputError(
+            "precision int8 needs a CPU with VNNI instructions and a build of torch with oneDNN; "
+            "choose another precision"
+        )
+    if name == "int8" or (name == "auto" and has_int8):
+        return "mixed" if name == "auto" and able.get("amx_bf16", False) else "int8"
+    return "bfloat16" if half else "float32"
 
 
 def _mps_has_bfloat16() -> bool:

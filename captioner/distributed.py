@@ -24,6 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from . import console
 from .errors import InputError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by torchrun
@@ -160,7 +161,7 @@ def is_first() -> bool:
 def say(text: str) -> None:
     """Print text in the first process only."""
     if is_first():
-        print(text, flush=True)
+        console.say(text)
 
 
 def barrier(*, features: bool = False) -> None:

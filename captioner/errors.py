@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 SIGPIPE = 13  # signal.SIGPIPE does not exist on Windows
@@ -17,6 +17,15 @@ SIGPIPE = 13  # signal.SIGPIPE does not exist on Windows
 
 class InputError(ValueError):
     """A user's mistake; the message says what failed, why, and what to do."""
+
+
+def refuse_path(cls: type, args: Sequence[object], method: str = "from_pretrained") -> None:
+    """Raise InputError if the first argument of a constructor is a path, and name the method."""
+    if args and isinstance(args[0], str | os.PathLike):
+        name = f"{cls.__name__}.{method}"
+        raise InputError(
+            f"{cls.__name__} wraps a model in memory; use {name}({str(args[0])!r}) to load it"
+        )
 
 
 class Interrupted(Exception):  # noqa: N818 -- not an error: the work was saved

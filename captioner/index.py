@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
-from .errors import InputError
+from .errors import InputError, refuse_path
 from .linker import Linker
 from .options import at_least_one
 from .regions import diversity, spatial
@@ -64,6 +64,10 @@ class Index:
     changes. Several threads may search the same Index at the same time.
     """
 
+    def __new__(cls, *args: Any, **_: Any) -> "Index":
+        refuse_path(cls, args, "open")
+        return super().__new__(cls)
+
     def __init__(
         self,
         files: IndexFiles,
@@ -106,6 +110,11 @@ class Index:
                 f"use the checkpoint {files.manifest.checkpoint}"
             )
         return cls(files, linker, device, clusters)
+
+    def __repr__(self) -> str:
+        """Return the directory, the number of images or texts, and the number of dimensions."""
+        size = self._files.manifest.dimensions
+        return f"Index({self._files.directory}: {len(self):,} {self.kind}, {size} dimensions)"
 
     def __len__(self) -> int:
         """Return the number of images or texts N."""

@@ -2,22 +2,27 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 
+from .atomic_io import check_absent
 from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.linking import restore
+from .data.given_images import collect_images
 from .data.images import ImageInput, Transform
 from .data.labels import LabelSplit, load_labels
 from .data.sources import InputSource, Source
+from .data.storage.web import Urls
 from .devices import device_of, pick_device
-from .errors import InputError
+from .errors import InputError, refuse_path
 from .models.linking.build import LinkingModel
+from .models.linking.clip import ClipEmbedding, build_clip, clip_transform, load_clip_reader
 from .models.linking.mcnn import MultimodalCNN
+from .models.linking.options import CLIP, OPEN_CLIP
 from .models.linking.spatial import SpatialEmbedding
 from .models.linking.text_model import suggest_words
 from .models.linking.texts import TextReader, Texts
@@ -42,6 +47,10 @@ class Linker:
     all rows have norm 1, so that scores are cosines. Method calls do not change the model.
     """
 
+    def __new__(cls, *args: Any, **_: Any) -> "Linker":
+        refuse_path(cls, args)
+        return super().__new__(cls)
+
     def __init__(
         self,
         model: LinkingModel,
@@ -64,16 +73,53 @@ class Linker:
         path: str | Path,
         device: str | torch.device | None = None,
         revision: str | None = None,
+        *,
+        weights: str | Path | None = None,
     ) -> "Linker":
-        """Load a checkpoint, or the best checkpoint of a run.
+        """Load a checkpoint, the best checkpoint of a run, or a CLIP or SigLIP model.
 
         path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
-        (this requires the extra `hub`). device: device of the model; None selects CUDA if it is
-        available. revision: a branch, tag or commit of the repository. Raises InputError for a
-        missing or damaged checkpoint, one that does not link images and texts, a failed download,
-        and an unavailable device.
+        (this requires the extra `hub`); or "open_clip:" and the name of a model of open_clip (extra
+        `clip`), whose weights are in the file `weights`. device: device of the model; None selects
+        CUDA if it is available. revision: a branch, tag or commit of the repository. Raises
+        InputError for a missing or damaged checkpoint, one that does not link images and texts, a
+        failed download, and an unavailable device.
         """
-        return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
+        if not str(path).startswith(OPEN_CLIP):
+            if weights is not None:
+                raise InputError(f"weights apply to {OPEN_CLIP}MODEL only, got {path}; omit them")
+            return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
+        name = str(path).removeprefix(OPEN_CLIP)
+        if weights is None:
+            raise InputError(f"{path} needs weights; pass a file of weights as weights=FILE")
+        model = build_clip(name, weights).to(pick_device(device))
+        return cls(model, load_clip_reader(name), clip_transform(name))
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write a CLIP or SigLIP model to a new directory, which every command accepts as a RUN.
+
+        Returns the directory. Raises InputError for any other model, whose checkpoint is such a
+        directory already, and if `directory` exists and is not empty.
+        """
+        directory, model = Path(directory), self.model
+        check_absent(directory)
+        if not isinstance(model, ClipEmbedding):
+            raise InputError("only CLIP and SigLIP models are saved; copy the checkpoint instead")
+        name = model.encoder.name.removeprefix(OPEN_CLIP)
+        config = {
+            "task": CLIP,
+            "encoder": {
+                "encoder": model.encoder.name,
+                "encoder_weights": None,
+                "fine_tune_encoder": None,
+            },
+            "model": {"open_clip": name},
+            "transform": self.transform.to_dict(),
+            "data": {"name": "unknown", "format": None, "path": None, "fingerprint": None},
+            "training": {},
+        }
+        checkpoints.save(directory, config, self.texts.save, model.state_dict(), None)
+        return directory
 
     @classmethod
     def from_checkpoint(
@@ -89,16 +135,28 @@ class Linker:
         """The device of the model's parameters."""
         return device_of(self.model)
 
-    def encode_images(
-        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
-    ) -> np.ndarray:
-        """Embed one image or a sequence of images as rows (B, E); B is 1 for one image.
+    def __repr__(self) -> str:
+        """Return the model's class, encoder, number of dimensions and device."""
+        encoder = self.model.encoder
+        images = "given image vectors" if encoder is None else encoder.name
+        size = f"{self.model.dimensions} dimensions"
+        return f"Linker({type(self.model).__name__} with {images}; {size}, {self.device})"
 
-        images: as in `Captioner.caption`. Raises InputError for an image that cannot be read, and
-        if the model was trained on image vectors instead of images.
+    def encode_images(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        batch_size: int = 32,
+        bgr: bool = False,
+        allow_urls: Urls = False,
+    ) -> np.ndarray:
+        """Embed one image or several images as rows (B, E); B is 1 for one image.
+
+        images, bgr, allow_urls: as in `Captioner.caption`. Raises InputError for an image that
+        cannot be read, and if the model was trained on image vectors instead of images.
         """
-        images = _listed(images)
-        return self._stack(self.stream_images(images, batch_size=batch_size), len(images))
+        listed = _listed(images, bgr=bgr, allow_urls=allow_urls)
+        return self._stack(self.stream_images(listed, batch_size=batch_size), len(listed))
 
     @overload
     def stream_images(
@@ -134,9 +192,10 @@ class Linker:
         InputError for an image that cannot be read; "yield" yields the error instead of the row.
         The other parameters and errors are as in `encode_images`.
         """
-        source = InputSource(images, self.transform, on_error)
+        listed = _listed(images)
+        source = InputSource(listed, self.transform, on_error)
         index = 0
-        for block in self._embed_images(source, len(images), batch_size, workers):
+        for block in self._embed_images(source, len(listed), batch_size, workers):
             for row in block:
                 yield source.errors.pop(index, row)
                 index += 1
@@ -314,7 +373,7 @@ class Linker:
         return list(zip(found.tolist(), cosines.tolist(), strict=True))
 
     def similarity(
-        self, images: ImageInput | Sequence[ImageInput], texts: str | Sequence[str]
+        self, images: ImageInput | Iterable[ImageInput], texts: str | Sequence[str]
     ) -> np.ndarray:
         """Return the score (B, N) of each image with each text.
 
@@ -323,9 +382,9 @@ class Linker:
         on_unknown="raise".
         """
         if isinstance(self.model, MultimodalCNN):
-            images = _listed(images)
+            listed = _listed(images)
             read = self.texts.read(self._check_texts(texts, "raise")[0])
-            return self.score_source(InputSource(images, self.transform, "stop"), len(images), read)
+            return self.score_source(InputSource(listed, self.transform, "stop"), len(listed), read)
         rows = self.encode_texts(texts)  # errors in texts show before images are read
         scores: np.ndarray = self.encode_images(images) @ rows.T
         return scores
@@ -366,11 +425,35 @@ class Linker:
         found: np.ndarray = scores.cpu().numpy()
         return found
 
+    def patch_similarities(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        texts: str | Sequence[str],
+        *,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """Return the cosine of each patch of each image with each text, (B, N, h, w), in [-1, 1].
+
+        They show roughly where a CLIP or SigLIP model sees what a text says, although it was never
+        trained to. images, texts: as in `similarity`. Raises InputError for any other model.
+        """
+        model = self.model
+        if not isinstance(model, ClipEmbedding):
+            raise InputError("only CLIP and SigLIP models have patch similarities; use label_maps")
+        vectors = torch.from_numpy(self.encode_texts(texts)).to(self.device)
+        with torch.inference_mode():
+            maps = [
+                model.patch_similarities(features, vectors).cpu()
+                for features in self._maps_of(images, batch_size)
+            ]
+        stacked: np.ndarray = torch.cat(maps).numpy()
+        return stacked
+
     # ---- spatial models ----
 
     def labels(
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         labels: str | Sequence[str],
         *,
         batch_size: int = 32,
@@ -405,7 +488,7 @@ class Linker:
 
     def label_maps(
         self,
-        images: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Iterable[ImageInput],
         labels: str | Sequence[str],
         *,
         batch_size: int = 32,
@@ -421,7 +504,7 @@ class Linker:
         return stacked
 
     def region_embeddings(
-        self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32
+        self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 32
     ) -> np.ndarray:
         """Return the embeddings of all regions, (B, K, E, h, w), float32, of norm 1 over E.
 
@@ -444,7 +527,7 @@ class Linker:
         regions = self.region_embeddings([image])[0]
         return cluster_regions(regions, self.encode_texts(self.known_labels.seen), count, seed)
 
-    def diversity(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+    def diversity(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
         """Return the variance of each image's region embeddings (B,), in [0, 1].
 
         Raises InputError as `region_embeddings` does.
@@ -452,7 +535,7 @@ class Linker:
         return diversity(torch.from_numpy(self.region_embeddings(images))).numpy()
 
     def _maps_of(
-        self, images: ImageInput | Sequence[ImageInput], batch_size: int
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int
     ) -> Iterator[torch.Tensor]:
         listed = _listed(images)
         source = InputSource(listed, self.transform, "stop")
@@ -462,6 +545,7 @@ class Linker:
         return torch.from_numpy(self.encode_texts(labels)).to(self.device)
 
 
-def _listed(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
-    """Return a sequence of images unchanged, and a single image as a list."""
-    return [images] if isinstance(images, str) or not isinstance(images, Sequence) else images
+def _listed(
+    images: ImageInput | Iterable[ImageInput], *, bgr: bool = False, allow_urls: Urls = False
+) -> list[ImageInput]:
+    return collect_images(images, bgr=bgr, allow_urls=allow_urls)[0]

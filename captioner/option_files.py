@@ -10,13 +10,12 @@ A key may appear at the top level or in the table of its option group.
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 from .git_lfs import refuse_pointer_file
-from .options import convert_values, from_named
+from .options import convert_values, did_you_mean, from_named
 
 
 def read_option_file(
@@ -114,5 +113,4 @@ def _advice(name: str, value: Any, known: Mapping[str, str]) -> str:
     positive = name.removeprefix("no_")
     if positive != name and positive in known and isinstance(value, bool):
         return f"; write {positive} = {str(not value).lower()}"
-    close = get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else "; correct its name or remove it"
+    return did_you_mean(name, known) or "; correct its name or remove it"

@@ -10,7 +10,8 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
@@ -68,6 +69,12 @@ def option(
 def option_names(cls: type) -> list[str]:
     """Return the names of the options that the dataclass `cls` declares."""
     return [field.name for field in dataclasses.fields(cls)]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'NAME'?" with the most similar known name, or an empty string."""
+    close = get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def flag_of(name: str) -> str:
@@ -175,7 +182,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     if unknown:
         raise InputError(
             f"unknown option {', '.join(map(repr, unknown))} for {cls.__name__}; "
-            f"the options are {', '.join(sorted(known))}"
+            f"the options are {', '.join(sorted(known))}{did_you_mean(unknown[0], known)}"
         )
     for name, annotation in typing.get_type_hints(cls).items():
         if name in values and not _accepts(annotation, values[name]):

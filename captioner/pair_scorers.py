@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .captioner import Captioner
+from .console import progress_bar
 from .data.images import ImageInput, Transform
 from .data.sources import FunctionSource, ImageSource, InputSource, Source
 from .data.storage import files as storage
@@ -24,6 +24,7 @@ from .errors import InputError
 from .linker import Linker
 from .models.linking.mcnn import MultimodalCNN
 from .prefetch import WORKERS, load_ahead
+from .products import decoding_in
 from .retrieval.reranking import CAPTIONER_WEIGHT, MCNN_WEIGHT
 from .vision.encoders import Encoder
 from .vision.feature_store import FeatureStore, Runtime
@@ -147,12 +148,11 @@ class CaptionerScorer:
         firsts = range(0, len(chosen), IMAGES_AT_ONCE)
         blocks = [chosen[first : first + IMAGES_AT_ONCE] for first in firsts]
         loaded = load_ahead(lambda block: images.load(block.tolist()), blocks, WORKERS)
-        with tqdm(
+        with progress_bar(
             total=len(chosen),
             desc="re-ranking",
             unit="image",
-            leave=False,
-            disable=not show_progress,
+            shown=show_progress,
         ) as bar:
             for first, block, values in zip(firsts, blocks, loaded, strict=True):
                 rows = slice(ends[first], ends[first + len(block)])
@@ -174,8 +174,8 @@ class CaptionerScorer:
         self, features: Tensor, captions: Sequence[list[int]], pairs: np.ndarray
     ) -> np.ndarray:
         captioner, options = self.captioner, DecodingOptions(allow_unknown=True)
-        with products_in(captioner.precision, captioner.device):
-            return score_pairs(captioner.model, features, captions, pairs, options)
+        with decoding_in(captioner.precision, captioner.device):
+            return score_pairs(captioner.model, features.float(), captions, pairs, options)
 
 
 class McnnScorer:

@@ -6,6 +6,7 @@ Shapes: N texts, A size of articles, L levels of a head.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from .checkpoints import checkpoint as checkpoints
 from .checkpoints import hub
 from .checkpoints.checkpoint import Checkpoint
 from .checkpoints.relation import restore
+from .data.given_images import collect_images
 from .data.images import ImageInput, Transform
 from .data.sources import InputSource, Source
 from .devices import device_of, pick_device
-from .errors import InputError
+from .errors import InputError, refuse_path
 from .linker import Linker
 from .models.relation.articles import ArticleReader, ArticleStore
 from .models.relation.encoder import EmbeddedImages
@@ -66,6 +68,10 @@ class RelationClassifier:
     Create one with `from_pretrained`. Method calls do not change the model.
     """
 
+    def __new__(cls, *args: Any, **_: Any) -> "RelationClassifier":
+        refuse_path(cls, args)
+        return super().__new__(cls)
+
     def __init__(self, model: RelationModel, reader: ArticleReader, transform: Transform) -> None:
         """Wrap a model; `from_pretrained` is the usual way to create a RelationClassifier."""
         self.model = model.eval()
@@ -104,6 +110,10 @@ class RelationClassifier:
         """The labels that are predicted, with their levels."""
         return self.model.options.parsed_heads
 
+    def __repr__(self) -> str:
+        """Return the labels that are predicted, and the device."""
+        return f"RelationClassifier({', '.join(head.name for head in self.heads)}; {self.device})"
+
     def relate(self, image: ImageInput, text: str) -> Relation:
         """Predict every label of an image and a text of one or more sentences.
 
@@ -116,7 +126,7 @@ class RelationClassifier:
         unknown = tuple(word for word in words if word not in known)
         if len(unknown) == len(words):
             raise InputError(f"a text must contain at least one known word, got {text!r}")
-        source = InputSource([image], self.transform, "stop")
+        source = InputSource(collect_images(image)[0], self.transform, "stop")
         store = ArticleStore(self.reader, [text])
         embeddings = self.embed(source, store, np.zeros(1, int))
         labels = {

@@ -168,11 +168,11 @@ def test_images_of_every_mode(captioner, tmp_path):
     ("image", "message"),
     [
         ("gone.png", "'gone.png': no such file"),
-        (None, "an image must be a path, a PIL image, .* got NoneType"),
-        (7, "an image must be a path, a PIL image, .* got int"),
+        (None, "an image must be a path, bytes, .* got NoneType"),
+        (7, "an image must be a path, bytes, .* got int"),
         (
-            torch.zeros(2, 3, 4, 4),
-            r"an image tensor must have the nonempty shape \(3, H, W\), got \(2, 3, 4, 4\)",
+            torch.zeros(5, 2, 3, 4, 4),
+            r"an image tensor must have a nonempty shape \(H, W\), .*, got \(5, 2, 3, 4, 4\)",
         ),
         ([["a.png"]], "an image must be a path, .* got list"),
     ],
@@ -261,10 +261,53 @@ def test_the_score_of_one_pair_is_a_float(captioner, images, tmp_path):
         assert isinstance(score, float)
         assert score == pytest.approx(expected, abs=1e-4)
     assert -math.inf < captioner.score(image, "red zebra", allow_unknown=True) < 0
-    with pytest.raises(InputError, match="texts must be a str for a single image, got list"):
-        captioner.score(image, ["red"])
     with pytest.raises(InputError, match="texts must be a list for a list of images, got 'red'"):
         captioner.score(images[:3], "red")
+
+
+def test_one_image_with_several_texts_has_a_score_for_each(captioner, images):
+    texts = ["else else yellow", "yellow and nothing else", "all at all is all one sees here"]
+    image = images[list(tiny.COLOURS).index("yellow")]
+    alone = [captioner.score(image, text) for text in texts]
+    sizes = []
+    with captioner.model.encoder.register_forward_hook(lambda *call: sizes.append(len(call[-1]))):
+        for batch_size in (1, 2, 32):
+            assert captioner.score(image, texts, batch_size=batch_size) == pytest.approx(
+                alone, abs=1e-4
+            )
+    assert sizes == [1, 1, 1]  # the image is encoded once, whatever the number of texts
+    assert max(zip(alone, texts, strict=True))[1] == texts[1]
+    assert captioner.score(image, []) == []
+
+
+def test_a_directory_a_batch_and_an_iterator_give_a_list(captioner, images):
+    expected = captioner.caption(images)
+    directory = images[0].parent
+    assert captioner(images[0]).text == expected[0].text
+    for given in (str(directory), directory, sorted(directory.glob("*.png")), iter(images)):
+        assert [c.text for c in captioner(given)] == [c.text for c in expected]
+    frames = np.stack([np.asarray(Image.open(path)) for path in images])
+    assert all(map(same, captioner(frames), captioner(list(frames))))
+    assert [c.text for c in captioner(frames)] == [c.text for c in expected]
+    bgr = frames[..., ::-1]
+    assert all(map(same, captioner.stream(bgr, bgr=True), captioner(frames)))
+    assert captioner.score(bgr[0], "red", bgr=True) == captioner.score(frames[0], "red")
+    assert np.array_equal(captioner(bgr[:1], bgr=True)[0].image, frames[0])  # for heatmaps
+
+
+def test_a_path_is_not_a_model():
+    with pytest.raises(InputError, match=r"use Captioner.from_pretrained\('checkpoints/a'\) to"):
+        Captioner("checkpoints/a")
+
+
+def test_repr_names_model_vocabulary_and_device(captioner, run):
+    kind = "Show, Attend and Tell" if captioner.model.has_attention else "Show and Tell"
+    words = len(captioner.vocabulary.words)
+    assert repr(captioner) == f"Captioner({kind} with small_cnn; {words} words, cpu, float32)"
+    both = Captioner.from_pretrained([run, run], precision="auto")
+    assert repr(both) == (
+        f"Captioner({kind} with small_cnn + {kind} with small_cnn; {words} words, cpu, auto)"
+    )
 
 
 def test_scores_do_not_depend_on_the_batch(captioner, images):
@@ -385,7 +428,7 @@ def test_precision(run, images):
         scores = other.score(images, [caption.text for caption in captions])
         assert scores != [caption.score for caption in captions]
         assert scores == pytest.approx([caption.score for caption in captions], abs=0.05)
-    with pytest.raises(InputError, match="precision must be one of auto, float32, bfloat16, got"):
+    with pytest.raises(InputError, match="precision must be one of auto, float32, bfloat16, int8,"):
         Captioner.from_pretrained(run, "cpu", "float16")
 
 

@@ -50,6 +50,10 @@ def test_the_package_exports_it():
 
 def test_rows_and_paths(directory, run, linker, images):
     index = Index.open(str(directory))
+    size = index.rows.shape[1]
+    assert repr(index) == f"Index({directory}: {len(index)} {index.kind}, {size} dimensions)"
+    with pytest.raises(InputError, match=r"use Index.open\("):
+        Index(directory)
     assert len(index) == 7
     assert index.paths == images
     assert index.checkpoint == str(run)

@@ -31,6 +31,23 @@ def test_the_package_exports_it():
     assert captioner.Linker is Linker
 
 
+def test_repr_and_paths(linker):
+    assert repr(linker) == (
+        f"Linker(LinearMap with small_cnn; {linker.model.dimensions} dimensions, cpu)"
+    )
+    with pytest.raises(InputError, match=r"use Linker.from_pretrained\('run'\) to"):
+        Linker("run")
+
+
+def test_images_of_every_kind(linker, images):
+    expected = linker.encode_images(images)
+    frames = np.stack([np.asarray(Image.open(path)) for path in images])
+    for given in (images[0].parent, frames, iter(images), [path.read_bytes() for path in images]):
+        assert np.array_equal(linker.encode_images(given), expected)
+    assert np.array_equal(linker.encode_images(frames[..., ::-1], bgr=True), expected)
+    assert np.array_equal(linker.encode_images(frames[0]), linker.encode_images(images[0]))
+
+
 def test_images_are_mapped_as_in_training(linker, images):
     """Pooled features, through the affine map, divided by the norm."""
     model, transform = linker.model, linker.transform

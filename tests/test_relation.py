@@ -120,3 +120,9 @@ def test_content_words_that_the_image_supports(tmp_path_factory):
     assert word_support(linker, image, "the zebra") == {}
     with pytest.raises(InputError, match="use a model trained with --system spatial"):
         word_support(Linker.from_pretrained(linking.run(tmp_path_factory), "cpu"), image, "red")
+
+
+def test_repr_and_paths(classifier, run):
+    assert repr(classifier) == "RelationClassifier(cmi, sc; cpu)"
+    with pytest.raises(InputError, match=r"use RelationClassifier.from_pretrained"):
+        RelationClassifier(run)

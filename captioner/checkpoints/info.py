@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..metrics.captions import SCORES
+from ..models.parameter_count import describe_parameters
 from ..text.vocabulary import Vocabulary
 from . import checkpoint
 from .runs import read_log, run_of
@@ -57,7 +58,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
         words = "" if info["words"] is None else f", {info['words']:,} words"
         lines = {
             "model": _model(info["model"]) if task == CAPTIONING else _listed(task, info["model"]),
-            "": f"{info['numbers']:,} values{words}",
+            "": f"{_parameters(info)}{words}",
             **({"options": _listed("", own)} if own else {}),
             "encoder": _encoder(info["encoder"], info["transform"]["size"], own),
             "data": _data(info["data"]),
@@ -89,6 +90,12 @@ def _listed(title: str, options: Mapping[str, Any]) -> str:
     return f"{title}: {', '.join(parts)}" if title else ", ".join(parts)
 
 
+def _parameters(info: Mapping[str, Any]) -> str:
+    """Return the number of parameters; older checkpoints contain only that of all values."""
+    counts = info.get("parameters")
+    return describe_parameters(counts) if counts else f"{info['numbers']:,} values"
+
+
 def _model(options: Mapping[str, Any]) -> str:
     kind = "Show, Attend and Tell" if options["attention"] else "Show and Tell"
     kind += ", hard attention" * bool(options.get("hard_attention"))
@@ -111,11 +118,15 @@ def _encoder(options: Mapping[str, Any], size: int, own: Mapping[str, Any]) -> s
 
 
 def _data(data: Mapping[str, Any]) -> str:
+    if data["format"] is None:
+        return str(data["name"])
     return f"{data['name']} ({data['format']}), {data['path'] or 'generated'}"
 
 
 def _training(info: Mapping[str, Any]) -> str:
     options, source = info["training"], info.get("start_from")
+    if not options:
+        return "not by captioner"
     teachers = info.get("teachers")
     if info["model"].get("solver") == CLOSED_FORM:
         seconds = info["seconds"]
@@ -162,6 +173,8 @@ def _epoch(scores: Mapping[str, float], rows: list[dict[str, Any]]) -> int | Non
 
 def _count_words(path: Path) -> int | None:
     """Return the number of known words of a text model; None if it has no list of words."""
+    if not any((path / name).is_file() for name in (TEXT, checkpoint.VOCABULARY)):
+        return None  # the tokenizer of a CLIP model knows all words
     if not (path / TEXT).is_file():
         return len(Vocabulary.load(path / checkpoint.VOCABULARY).words)
     try:

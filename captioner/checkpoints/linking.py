@@ -4,10 +4,12 @@ from typing import Any
 
 from ..errors import InputError
 from ..models.linking.build import LinkingModel
+from ..models.linking.clip import build_clip, load_clip_reader
 from ..models.linking.joint import JointEmbedding
 from ..models.linking.linear import LinearMap
 from ..models.linking.mcnn import MultimodalCNN
 from ..models.linking.options import (
+    CLIP,
     JointOptions,
     LinearOptions,
     McnnOptions,
@@ -22,7 +24,7 @@ from ..vision.encoders import Encoder, build_encoder
 from .checkpoint import Checkpoint
 from .checkpoint import restore as restore_weights
 
-EMBEDDING_SYSTEMS = ("linear", "joint", "regression", "spatial")  # which can write an index
+EMBEDDING_SYSTEMS = ("linear", "joint", "regression", "spatial", CLIP)  # which can write an index
 SYSTEMS = (*EMBEDDING_SYSTEMS, "mcnn")
 IMAGE_WEIGHT = "image.weight"  # of shape (E, X), or (H, X) before a hidden layer
 
@@ -32,6 +34,13 @@ def restore(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
 
     Raises InputError if the checkpoint is not for linking, or if its files do not match each other.
     """
+    if checkpoint.task == CLIP:
+        name = str(checkpoint.config["model"]["open_clip"])
+        return restore_weights(checkpoint, lambda: build_clip(name)), load_clip_reader(name)
+    return _restore_trained(checkpoint)
+
+
+def _restore_trained(checkpoint: Checkpoint) -> tuple[LinkingModel, TextReader]:
     if checkpoint.task not in SYSTEMS:
         raise InputError(
             f"checkpoint {checkpoint.path} was trained for {checkpoint.task!r}, not linking "

@@ -195,7 +195,7 @@ def _model(config: Mapping[str, Any], options: ModelOptions, words: int, paramet
         f"{options.embedding_size}{attention}",
         "Objective": _objective(config),
         "Vocabulary": f"{words:,} words",
-        "Parameters": f"{parameters:,}",
+        "Parameters": f"{parameters:,}{_trained(config)}",
         "Input": f"RGB, resized to {size} x {size} pixels regardless of the aspect ratio, "
         f"normalised with mean {_numbers(transform['mean'])} and standard deviation "
         f"{_numbers(transform['std'])}",
@@ -203,6 +203,11 @@ def _model(config: Mapping[str, Any], options: ModelOptions, words: int, paramet
     return "\n".join(
         ["| | |", "| --- | --- |", *(f"| {k} | {_cell(v)} |" for k, v in rows.items())]
     )
+
+
+def _trained(config: Mapping[str, Any]) -> str:
+    counts = config.get("parameters") or {}
+    return f", of which {counts['trained']:,} were trained" if "trained" in counts else ""
 
 
 def _objective(config: Mapping[str, Any]) -> str:

@@ -16,7 +16,9 @@ NOTE = (
     "interrupted comparison."
 )
 # Options of training that are the same for all runs, or that the comparison sets.
-HIDDEN = {*("text_vectors", "image_vectors", "run", "resume", "start_from", "tensorboard")}
+HIDDEN = {
+    *("text_vectors", "image_vectors", "run", "resume", "start_from", "tensorboard", "logger")
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

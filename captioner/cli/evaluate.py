@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
+from ..command_line import Parser
+from ..console import add_verbosity, verbosity
 from ..decoding.options import DecodingOptions
 from ..devices import RuntimeOptions
 from ..errors import InputError
@@ -116,14 +118,18 @@ def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line of evaluate.py."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Evaluate a checkpoint on a split, or score a caption file.",
         epilog=NOTE,
     )
+    add_verbosity(parser)
     add_arguments(parser)
-    return parser.parse_args(argv)
+    arguments: argparse.Namespace = parser.parse_args(argv)
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run evaluate.py; raise InputError for user errors."""
-    run(parse(argv))
+    arguments = parse(argv)
+    with verbosity(arguments):
+        run(arguments)

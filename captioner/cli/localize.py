@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="RUN",
-        help="run or checkpoint trained with --system spatial",
+        help="run or checkpoint trained with --system spatial, or a saved CLIP model",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="output directory"
@@ -73,10 +73,14 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"--threshold must be from 0 to 1, got {arguments.threshold}")
     from ..data.images import load_image
     from ..linker import Linker
+    from ..models.linking.clip import ClipEmbedding
     from ..plots.heatmaps import LABEL, save_heatmap
     from ..regions import spatial
 
     linker = Linker.from_pretrained(arguments.checkpoint, arguments.device)
+    if isinstance(linker.model, ClipEmbedding):
+        _localize_patches(arguments, linker)
+        return
     encoder = spatial(linker.model).encoder
     words = list(dict.fromkeys(arguments.labels))
     linker.encode_texts(words)  # unknown words show before the image is read
@@ -101,6 +105,32 @@ def run(arguments: argparse.Namespace) -> None:
         path = output / f"{stem}-regions.png"
         _draw_regions(path, linker, image, arguments.regions)
         print(f"regions: {path}")
+
+
+def _localize_patches(arguments: argparse.Namespace, linker: "Linker") -> None:
+    """Draw the patch similarities of a CLIP or SigLIP model, on one scale for all words."""
+    from ..data.images import load_image
+    from ..plots.heatmaps import PATCH, save_heatmap
+
+    for flag in ("masks", "regions"):
+        if getattr(arguments, flag):
+            raise InputError(
+                f"--{flag} needs a model trained with --system spatial; omit it: "
+                f"{arguments.checkpoint} gives patch similarities only"
+            )
+    words, image = list(dict.fromkeys(arguments.labels)), load_image(arguments.image)
+    maps = linker.patch_similarities(image, words)[0]
+    low, high = float(maps.min()), float(maps.max())
+    figure = arguments.output / f"{Path(arguments.image).stem}.png"
+    captions = [f"{word} {best:.2f}" for word, best in zip(words, maps.max((1, 2)), strict=True)]
+    scaled = (maps - low) / max(high - low, 1e-6)
+    title = f"patch similarities (cosines from {low:.2f} to {high:.2f}), not probabilities"
+    save_heatmap(figure, image, captions, scaled, title=title, scale=PATCH)
+    print(f"patch similarities: {figure}")
+    if arguments.npy:
+        array = figure.with_suffix(".npy")
+        np.save(array, maps.astype(np.float32))
+        print(f"values: {array}")
 
 
 def _write_mask(

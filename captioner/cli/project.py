@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from .. import console
+from ..console import progress_bar
 from ..data.caption_files import read_sentences
 from ..errors import InputError
 from ..plots.mosaics import MAX_SIDE, SUFFIXES, check_side, draw_mosaic
@@ -236,7 +238,7 @@ def _embed_sentences(arguments: argparse.Namespace, linker: "Linker") -> tuple[s
     drawn = [known[i] for i in _sample(len(known), arguments.limit, arguments.seed)]
     rows, _ = linker.encode_texts(drawn, on_unknown="return")
     if note := describe_unknown_words(linker.texts.unknown_words, drawn):
-        print(note, file=sys.stderr)
+        console.note(note)
     return _of_all(len(drawn), len(sentences)), rows
 
 
@@ -258,7 +260,7 @@ def _draw_thumbnails(
 ) -> None:
     from ..data.images import load_image
 
-    bar = tqdm(total=len(images), unit="image", leave=False, disable=None)
+    bar = progress_bar(total=len(images), unit="image")
 
     def load(i: int) -> "Image.Image | None":
         bar.update()
@@ -271,9 +273,8 @@ def _draw_thumbnails(
     with bar:
         missing = draw_mosaic(arguments.output, points, load, arguments.mosaic)
     if missing:
-        print(
-            f"{len(missing):,} of {len(images):,} images could not be read and are drawn in grey",
-            file=sys.stderr,
+        console.note(
+            f"{len(missing):,} of {len(images):,} images could not be read and are drawn in grey"
         )
 
 

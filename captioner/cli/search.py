@@ -3,11 +3,11 @@
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import console
 from ..checkpoints.runs import CHECKPOINTS
 from ..errors import InputError
 from ..options import add_options, from_named, option_names
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     directory = Path(given[0]) if given else find_last_index(Path())
     if not given:
-        print(f"index: {directory}, the last one written in this directory", file=sys.stderr)
+        console.note(f"index: {directory}, the last one written in this directory")
     index = Index.open(
         directory,
         arguments.checkpoint,
@@ -129,7 +129,7 @@ def run(arguments: argparse.Namespace) -> None:
         count = f"{len(hits)} of {len(index):,} {index.kind}"
         note = f"The best {count} in {directory}, with their {scores}."
         _write_page(arguments.html, described, query, note, hits, index.kind)
-        print(f"page: {arguments.html}", file=sys.stderr)
+        console.note(f"page: {arguments.html}")
 
 
 def _split(words: Sequence[str], *, painted: bool) -> "tuple[list[str], Query | None]":

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
+from ..command_line import Parser
+from ..console import add_verbosity, verbosity
 from ..option_files import read_toml
 from ..options import add_options, flag_of, option_names
 from ..tasks.captioning.task import CAPTIONING
@@ -134,10 +136,13 @@ def parse(argv: Sequence[str] | None = None) -> TrainConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run train.py; raise InputError for user errors."""
     words = sys.argv[1:] if argv is None else argv
-    run(_parser(words).parse_args(words, argparse.Namespace(words=words)))
+    arguments = _parser(words).parse_args(words, argparse.Namespace(words=words))
+    with verbosity(arguments):
+        run(arguments)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
+    add_verbosity(parser)
     add_arguments(parser, words)
     return parser

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..atomic_io import atomic_write
+from ..console import progress_bar
 from ..errors import InputError
 from .dataset import CaptionData, Example
 from .formats.relations import RELATIONS
@@ -88,6 +87,6 @@ def _relation_rows(example: Example, name: str) -> list[dict[str, Any]]:
 def _copy(examples: Sequence[Example], targets: Sequence[Path]) -> None:
     """Copy the images, which may be in archives or on servers, to the target paths."""
     images = zip(examples, targets, strict=True)
-    for example, target in tqdm(images, total=len(targets), unit="image", leave=False):
+    for example, target in progress_bar(images, total=len(targets), unit="image"):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(storage.read(example.path))

@@ -17,10 +17,10 @@ def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[st
     """Return the image paths named by the sources, in order and without duplicates.
 
     A source is a directory (all files below it with an image extension, sorted), a glob (all
-    matches with an image extension, sorted), "-" (the paths in `listed`, one per line) or a file
-    (with any name; it need not exist). Hidden files are ignored unless they are named explicitly.
-    Raises InputError for a directory or a glob without images and for a list in UTF-16 or UTF-32,
-    and OSError for a directory that cannot be read.
+    matches with an image extension, sorted), "-" (the paths in `listed`, one per line), an http(s)
+    URL or a file (with any name; it need not exist). Hidden files are ignored unless they are
+    named explicitly. Raises InputError for a directory or a glob without images and for a list in
+    UTF-16 or UTF-32, and OSError for a directory that cannot be read.
     """
     return list(dict.fromkeys(path for source in sources for path in _expand(source, listed)))
 
@@ -64,6 +64,9 @@ def _expand(source: str, listed: Iterable[bytes]) -> Iterator[str]:
         yield from filter(None, split_lines(b"".join(listed), "the list of images"))
         return
     candidates: Iterable[str]
+    if source.startswith(("http://", "https://")):  # a query begins with "?", as in a glob
+        yield source
+        return
     if os.path.isdir(source):
         candidates = walk(source)
     elif glob.has_magic(source) and not os.path.lexists(source):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,11 +21,15 @@ from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from ..errors import InputError
 from ..git_lfs import refuse_pointer
+from .pixels import image_of
 from .storage import files as storage
 from .storage.location import Location
+from .storage.web import WebImage, download
 from .unidentified import describe
 
-ImageInput: TypeAlias = str | Path | Location | Image.Image | torch.Tensor | np.ndarray
+ImageInput: TypeAlias = (
+    str | Path | Location | WebImage | bytes | IO[bytes] | Image.Image | torch.Tensor | np.ndarray
+)
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 64 * 2**20
@@ -33,6 +37,13 @@ MAX_PIXELS = 89_000_000
 LARGE = 8_000_000  # pixels of images of which `load_reduced` decodes at most two at the same time
 MAX_SIZE = 4096  # side length of an encoder's input
 MAX_VALUE = 1000.0  # of means; standard deviations are between its reciprocal and itself
+
+INTERPOLATIONS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 # The operation that undoes each EXIF orientation; 1 and nonstandard values mean upright.
 _UPRIGHT = {
@@ -56,9 +67,9 @@ def load_image(image: ImageInput) -> Image.Image:
     server. Files may be JPEG, PNG, BMP, GIF, WebP or TIFF images of at most 64 MiB and 89 million
     pixels. Only the first frame of an animation is
     used. EXIF orientation is applied; a broken EXIF block is ignored. 16-bit grey values are scaled
-    by 1/257, transparent pixels are composited over white, and colour profiles are ignored. Tensors
-    have the shape `(3, H, W)` and are uint8 in [0, 255] or float in [0, 1]; arrays have the shape
-    `(H, W, 3)` and are uint8.
+    by 1/257, transparent pixels are composited over white, and colour profiles are ignored. Bytes
+    are the content of such a file, and a WebImage is downloaded. `image_of` describes arrays and
+    tensors.
 
     Raises InputError, naming the file and the reason, for any other input, and for 16-bit images
     whose values have at most 12 bits, since these would be nearly black.
@@ -67,12 +78,14 @@ def load_image(image: ImageInput) -> Image.Image:
         return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
     if isinstance(image, Image.Image):
         return _decode(image, "the PIL image")
-    if isinstance(image, torch.Tensor):
-        return _from_tensor(image)
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
+    if isinstance(image, torch.Tensor | np.ndarray):
+        return _to_rgb(image_of(image), "the array")
+    if isinstance(image, bytes):
+        return _read(lambda: _buffer(image, "the image"), "the image", MAX_PIXELS)
+    if isinstance(image, WebImage):
+        return _read(lambda: _buffer(download(image), str(image)), str(image), MAX_PIXELS)
     raise InputError(
-        "an image must be a path, a PIL image, a (3, H, W) tensor or an (H, W, 3) array, "
+        "an image must be a path, bytes, a file object, a PIL image, an array or a tensor, "
         f"got {type(image).__name__}"
     )
 
@@ -103,8 +116,9 @@ def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 class Transform:
     """Transforms an RGB image into the `(3, S, S)` float32 tensor that an encoder expects.
 
-    The whole image is squashed to S x S (bicubic, antialiased). Nothing is cropped, flipped or
-    padded, so that the feature grid covers the whole image and attention can be drawn over it.
+    The whole image is squashed to S x S by `interpolation` (antialiased): bicubic, bilinear,
+    lanczos or nearest. Nothing is cropped, flipped or padded, so that the feature grid covers the
+    whole image and attention can be drawn over it.
     Values are scaled to [0, 1] and normalised per channel by `mean` and `std`, which default to
     ImageNet's. InputError is raised for sizes that are not integers from 1 to 4096, means outside
     [-1000, 1000] and standard deviations outside [0.001, 1000].
@@ -114,6 +128,7 @@ class Transform:
     size: int
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or not 1 <= self.size <= MAX_SIZE:
@@ -127,6 +142,17 @@ class Transform:
                     f"the values of {name} must be from {lowest} to {MAX_VALUE}, got {values}"
                 )
             object.__setattr__(self, name, values)
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError(
+                f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got "
+                f"{self.interpolation!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON, as older versions wrote them: bicubic is not mentioned."""
+        fields = {"size": self.size, "mean": list(self.mean), "std": list(self.std)}
+        is_default = self.interpolation == "bicubic"
+        return fields if is_default else {**fields, "interpolation": self.interpolation}
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         if image.mode != "RGB":
@@ -148,8 +174,8 @@ class Transform:
             return image
         # In one call, Pillow 13 would resize tall images vertically first, which rounds and clips
         # differently: a model's features would depend on the version of Pillow.
-        across = image.resize((self.size, image.height), Image.Resampling.BICUBIC)
-        return across.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        method = INTERPOLATIONS[self.interpolation]
+        return image.resize((self.size, image.height), method).resize((self.size,) * 2, method)
 
     def batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Transform several images into one tensor (B, 3, S, S)."""
@@ -199,8 +225,18 @@ def _unidentified(file: IO[bytes], where: str) -> InputError:
     return InputError(f"{where}: {found or f'not an image in any of the formats {wanted}'}")
 
 
+def _buffer(content: bytes, where: str) -> IO[bytes]:
+    _check_size(len(content), where)
+    return io.BytesIO(content)
+
+
 def _open(path: Path | Location, where: str) -> IO[bytes]:
     """Open an image file, or a buffer of its bytes if it is a member of a tar file."""
+    if isinstance(path, Location) and storage.container(path) == path:
+        raise InputError(
+            f"{where}: images are downloaded only if URLs are allowed; pass allow_urls=True "
+            "(--allow-urls), or download the file"
+        )
     if isinstance(path, Location) or storage.container(path) != path:
         _check_size(storage.size(path), where)
         return io.BytesIO(storage.read(path))
@@ -295,34 +331,6 @@ def _to_rgb(image: Image.Image, where: str) -> Image.Image:
     rgb = image.convert("RGB")
     rgb.info = {}  # otherwise the next load would apply the orientation tag again
     return rgb
-
-
-def _from_tensor(tensor: torch.Tensor) -> Image.Image:
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or tensor.numel() == 0:
-        raise InputError(
-            f"an image tensor must have the nonempty shape (3, H, W), got {tuple(tensor.shape)}"
-        )
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point():
-        low, high = tensor.min().item(), tensor.max().item()
-        if not (low >= 0 and high <= 1):  # also true for NaN
-            raise InputError(
-                f"a float image tensor must have unnormalised values in [0, 1], got {low} to {high}"
-            )
-        tensor = tensor.float().mul(255).round().to(torch.uint8)
-    if tensor.dtype != torch.uint8:
-        raise InputError(f"an image tensor must be uint8 or float in [0, 1], got {tensor.dtype}")
-    return _from_array(tensor.permute(1, 2, 0).numpy())
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise InputError(
-            f"an image array must have the nonempty shape (H, W, 3), got {array.shape}"
-        )
-    if array.dtype != np.uint8:
-        raise InputError(f"an image array must be uint8, got {array.dtype}")
-    return Image.fromarray(array)
 
 
 @contextmanager

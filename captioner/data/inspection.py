@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from ..console import progress_bar
 from ..errors import InputError
 from ..git_lfs import is_pointer
 from ..prefetch import load_ahead
@@ -206,7 +205,7 @@ def _check_images(
     reasons: dict[Path | Location, str] = {}
     if memo and new:
         _remember(memo, [])  # raises InputError for a cache that cannot be written
-    with tqdm(total=len(new), desc="images", unit="image", leave=False, disable=not new) as bar:
+    with progress_bar(total=len(new), desc="images", unit="image", shown=bool(new)) as bar:
         checked = load_ahead(lambda chunk: [_defect(path) for path in chunk], chunks, workers)
         for chunk, defects in zip(chunks, checked, strict=True):
             found = {path: defect for path, defect in zip(chunk, defects, strict=True) if defect}

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
+from ..console import progress_bar
 from ..prefetch import load_ahead
 from .images import load_image
 from .storage.location import Location
@@ -28,7 +28,7 @@ def load_thumbnails(paths: Sequence[Path | Location], size: int, workers: int) -
         return np.stack([np.asarray(image) for image in small]).transpose(0, 3, 1, 2)
 
     thumbnails = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
-    with tqdm(total=len(paths), desc="thumbnails", unit="image", leave=False) as bar:
+    with progress_bar(total=len(paths), desc="thumbnails", unit="image") as bar:
         first = 0
         for values in load_ahead(load, range(0, len(paths), CHUNK), workers):
             thumbnails[first : first + len(values)] = torch.from_numpy(values.copy())

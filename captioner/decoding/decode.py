@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data.sources import Source
 from ..devices import device_of, memory_advice, products_in
 from ..prefetch import load_ahead
+from ..products import decoding_in
 from ..text.collate import pad_captions
 from ..text.vocabulary import START
 from .beam import beam_search
@@ -146,11 +147,13 @@ def caption_batches(
             with (
                 memory_advice(tried, "pass a smaller batch size or beam size"),
                 torch.inference_mode(),
-                products_in(settings.precision, device),
             ):
-                values = values.to(device, non_blocking=True).float()
-                features = values if source.are_features else model.encoder(values)
-                found = decode(model, features, settings.options)
+                features = values.to(device, non_blocking=True).float()
+                if not source.are_features:
+                    with products_in(settings.precision, device):
+                        features = model.encoder(features)
+                with decoding_in(settings.precision, device):
+                    found = decode(model, features.float(), settings.options)
             yield batch, found
     finally:
         model.train(was_training)

@@ -51,6 +51,8 @@ def generate(
 
 def _scatter_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """Return a tensor (count, ...) with values (R, ...) at the given rows and 0 elsewhere."""
+    if len(rows) == count:
+        return values
     return values.new_zeros(count, *values.shape[1:]).index_copy_(0, rows, values)
 
 

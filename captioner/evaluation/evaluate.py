@@ -25,9 +25,11 @@ from ..devices import pick_device
 from ..errors import InputError
 from ..metrics.bootstrap import Interval, differences, intervals
 from ..metrics.captions import SCORES, compute_scores
+from ..metrics.spice import find_java_8
 from ..plots.curves import curves_svg
 from ..vision.options import EncoderOptions
 from .inputs import SCORES_FILE, load_split, make_directory, open_features, write_json
+from .optional_scores import clip_scores, load_clip, spice_score
 from .options import SAMPLES, EvaluationOptions, EvaluationRequest, ScoringOptions
 from .report import Heading, write_report
 from .split import (
@@ -59,6 +61,9 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
             "omit --num-captions"
         )
     pick_device(runtime.device)  # raises InputError before images are decoded
+    if scoring.spice:
+        find_java_8()
+    clip = load_clip(scoring.clip, runtime.device) if scoring.clip else None
     data, training_captions = load_split(options, checkpoints[0].config, split)
     examples = data.split(split)
     references = {example.id: example.captions for example in examples}
@@ -90,7 +95,12 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     result = measure_pointing(result, captioner.model, captioner.vocabulary, shapes)
     title = f"{data.name}, {split} split, {len(examples)} images"
     print(f"{_paths(checkpoints)} on {title}")
-    write_json(directory / SCORES_FILE, _print_scores(result, references, baseline, scoring))
+    content = _print_scores(result, references, baseline, scoring)
+    more = clip_scores(clip, examples, result.texts) if clip else {}
+    more |= spice_score(examples, result.texts) if scoring.spice else {}
+    if more:
+        print("  ".join(f"{name} {value:.2f}" for name, value in more.items()))
+    write_json(directory / SCORES_FILE, {**content, **more})
     print(f"captions and scores: {directory}")
     if options.report:
         heading = _heading(title, checkpoints, result, scoring, request.decoding)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ..atomic_io import atomic_write
+from ..console import progress_bar
 from ..data.dataset import Example
 from ..data.images import load_image
 from ..errors import InputError
@@ -77,9 +77,7 @@ def write_report(
     images = [
         _image_data(example, by_id[example.id], result, vocabulary)
         | {"random": round(shuffle.random(), 6)}
-        for example in tqdm(
-            _select(ascending, max_images), desc="report", unit="image", leave=False
-        )
+        for example in progress_bar(_select(ascending, max_images), desc="report", unit="image")
     ]
     data = {
         "scores": list(scores),

@@ -8,9 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tqdm import tqdm
-
 from .. import distributed
+from ..console import progress_bar
 from ..data.dataset import Example
 from ..data.demo.shapes import DrawnShape
 from ..data.sources import Source
@@ -111,12 +110,11 @@ def caption_split(
     size = decoding.batch_size
     batches = [share[first : first + size] for first in range(0, len(share), size)]
     hypotheses: dict[int | str, Hypothesis] = {}
-    with tqdm(
+    with progress_bar(
         total=len(share),
         desc="captions",
         unit="image",
-        leave=False,
-        disable=not distributed.is_first(),
+        shown=distributed.is_first(),
     ) as bar:
         for batch, n_best in caption_batches(model, images, batches, decoding):
             for index, (best, *_) in zip(batch, n_best, strict=True):

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from tqdm import tqdm
 
+from .. import console
 from ..atomic_io import atomic_file
+from ..console import progress_bar
 from ..data.caption_files import TABLES, read_sentences, split_sentences
 from ..data.image_paths import find_images
 from ..data.readers import ON_ERROR
@@ -101,7 +102,7 @@ def encode_texts(
     rows = embed_texts(linker, texts, options.batch_size)
     failures = _write(job, texts, rows, linker.model.dimensions)
     if note := describe_unknown_words(linker.texts.unknown_words, texts):
-        print(note, file=sys.stderr)
+        console.note(note)
     _check_failures(failures, texts, "text")
 
 
@@ -157,7 +158,7 @@ def _write(job: _Job, names: Sequence[str], rows: Iterable[Row], dimensions: int
     with (
         atomic_file(job.output) as array,  # replaced last
         atomic_file(job.names) as lines,
-        tqdm(total=len(names), unit=job.unit, leave=False, disable=None) as bar,
+        progress_bar(total=len(names), unit=job.unit) as bar,
     ):
         _write_header(array, len(names), dimensions)
         for name, row in zip(names, rows, strict=True):

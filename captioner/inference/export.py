@@ -25,7 +25,7 @@ import copy
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -289,7 +289,7 @@ def _description(captioner: Captioner) -> dict[str, Any]:
 def image_rules(transform: Transform) -> dict[str, Any]:
     """Return the transform and, in order, the rules by which an image becomes pixels."""
     return {
-        **asdict(transform),
+        **transform.to_dict(),
         "orientation": (
             "turn the image upright according to its orientation, 1 to 8, in EXIF or, if EXIF has "
             "none, in XMP; use the first frame of an animation"
@@ -307,10 +307,13 @@ def image_rules(transform: Transform) -> dict[str, Any]:
             "with an Adobe marker, become (255 - c) * (255 - k) / 255"
         ),
         "resize": (
-            "resize to size x size, ignoring the aspect ratio, by cubic convolution with a = -0.5 "
-            "at pixel centres; when shrinking, widen the kernel by the scale; divide the weights "
-            "inside the image by their sum; filter horizontally, then vertically, rounding and "
-            "clipping to 8 bits after each; this is Pillow's BICUBIC in two calls"
+            f"resize to size x size, ignoring the aspect ratio, by Pillow's filter "
+            f"{transform.interpolation.upper()}: horizontally, then vertically"
+            if transform.interpolation != "bicubic"
+            else "resize to size x size, ignoring the aspect ratio, by cubic convolution with "
+            "a = -0.5 at pixel centres; when shrinking, widen the kernel by the scale; divide the "
+            "weights inside the image by their sum; filter horizontally, then vertically, rounding "
+            "and clipping to 8 bits after each; this is Pillow's BICUBIC in two calls"
         ),
         "values": "(v / 255 - mean) / std for each channel",
     }

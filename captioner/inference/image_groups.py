@@ -3,11 +3,11 @@
 Shapes: N images or texts.
 """
 
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import console
 from ..plots.overlays import is_dimmed
 from ..retrieval.projections import cluster, nearest_words
 
@@ -34,7 +34,7 @@ def group_images(
     if words:
         return groups, [", ".join(each) for each in nearest_words(vectors, groups, words, rows)]
     note = "note: groups are numbered, because the text model of the index has no list of words"
-    print(note, file=sys.stderr)
+    console.note(note)
     return groups, [f"group {group + 1}" for group in range(groups.max() + 1)]
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..checkpoints import checkpoint, hub
 from ..checkpoints.runs import CHECKPOINTS
+from ..console import note, progress_bar
 from ..data.image_paths import find_images
 from ..data.storage import files as storage
 from ..data.storage.location import Location
@@ -85,7 +86,7 @@ def index_images(path: Path, sources: Sequence[str], output: Path, options: Inde
         change = _compare(writer, [_absolute(image) for image in images])
         writer.keep(change.kept)
         added = 0
-        with tqdm(total=len(change.new), unit="image", leave=False, disable=None) as bar:
+        with progress_bar(total=len(change.new), unit="image") as bar:
             for block in _blocks(change.new):
                 unique = _without_duplicates(block, change)
                 embedded, readable = _embed(linker, store, runtime, list(unique), change)
@@ -103,10 +104,9 @@ def finish(writer: IndexWriter, skipped: Sequence[Mapping[str, Any]], options: I
     if options.approximate:
         writer.cluster()
     elif writer.lost_clusters:
-        print(
+        note(
             "note: the index was rewritten, so approximate search is no longer possible; pass "
-            "--approximate to prepare it again",
-            file=sys.stderr,
+            "--approximate to prepare it again"
         )
     return count
 
@@ -179,7 +179,7 @@ def _without_duplicates(images: Sequence[str], change: _Change) -> dict[str, str
         if content in change.contents:
             first = change.contents[content]
             change.skipped.append({"image": image, "duplicate_of": first})
-            tqdm.write(f"{image!r}: same content as {first!r}", file=sys.stderr)
+            note(f"{image!r}: same content as {first!r}")
             continue
         if content:
             change.contents[content] = image

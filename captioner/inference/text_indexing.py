@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
+from .. import console
 from ..checkpoints import checkpoint, hub
+from ..console import progress_bar
 from ..data.caption_files import TABLES, read_sentences, split_sentences
 from ..data.dataset import problem_lines
 from ..data.readers import load_data, read_captions
@@ -97,7 +98,7 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
     if texts.duplicates:
         print(f"duplicates: {texts.duplicates:,}, with the same words as an earlier text")
     if note := describe_unknown_words(linker.texts.unknown_words, [text for text, _ in change.new]):
-        print(note, file=sys.stderr)
+        console.note(note)
     if skipped:
         raise InputError(
             f"{len(skipped):,} of {len(change.new):,} texts could not be indexed, because they "
@@ -197,7 +198,7 @@ def _append(
 ) -> list[dict[str, Any]]:
     """Embed and write the texts; return a record for each text without a row."""
     skipped: list[dict[str, Any]] = []
-    with tqdm(total=len(texts), unit="text", leave=False, disable=None) as bar:
+    with progress_bar(total=len(texts), unit="text") as bar:
         for block in _blocks(texts):
             rows, entries = [], []
             found = embed_texts(linker, [text for text, _ in block], batch_size)

@@ -96,7 +96,7 @@ def _run_jar(java: str, requests: str, images: int) -> str:
     locale = ("-Duser.language=en", "-Duser.country=US", "-Dfile.encoding=UTF-8")
     command = [java, "-Xmx2G", *locale, "-jar", str(jar), *"- - -stdio -l en -norm".split()]
     try:
-        status, output, errors = _run(command, requests.encode(), timeout)
+        status, output, errors = run_guarded(command, requests.encode(), timeout)
     except subprocess.TimeoutExpired as error:
         raise InputError(
             f"METEOR failed: {java} did not finish within {timeout:.0f} s; leave METEOR out"
@@ -111,7 +111,9 @@ def _run_jar(java: str, requests: str, images: int) -> str:
     return output.decode(errors="replace")
 
 
-def _run(command: Sequence[str], requests: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+def run_guarded(
+    command: Sequence[str], requests: bytes, timeout: float
+) -> tuple[int, bytes, bytes]:
     """Run a command and return its exit status, output and errors.
 
     The command and its child processes are killed on a timeout or an interrupt, and if this process

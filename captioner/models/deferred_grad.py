@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .layers import in_blocks, on_padded_rows, pad_rows
+from ..products import in_blocks, layer_product, pad_rows
 
 Factors = dict[int, tuple[Tensor, Tensor]]  # inputs and output gradients by call number
 Product = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
     matrix = factor.weight.t() if isinstance(factor, nn.Linear) else factor
     if not (torch.is_grad_enabled() and matrix.requires_grad):
         if isinstance(factor, nn.Linear):
-            return partial(on_padded_rows, factor)
+            return partial(layer_product, layer=factor)
         if factor.ndim == 3:
             return lambda x: in_blocks(torch.matmul, x.to(factor.dtype), factor)
         return lambda x: x.to(factor.dtype) @ factor

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .layers import pad_rows
+from ..products import pad_rows
 
 # Number of words whose scores are computed at once: enough for a fast matrix product.
 ROWS_AT_ONCE = {"cpu": 512, "cuda": 8192}

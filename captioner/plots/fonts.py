@@ -1,12 +1,13 @@
 """Fonts for captions: DejaVu Sans, and an installed font for the characters that it lacks."""
 
-import sys
 import unicodedata
 from collections import Counter
 from functools import cache
 from pathlib import Path
 
 from PIL import ImageFont
+
+from ..console import note
 
 MISSING = "\ufffd"  # drawn for a character that no installed font has
 _noted: set[str] = set()  # scripts
@@ -21,10 +22,9 @@ def drawable(text: str) -> str:
     for character in lacking:
         if (script := _script(character)) not in _noted:
             _noted.add(script)
-            print(
+            note(
                 f"note: no installed font has {character} ({script}); it is drawn as {MISSING}; "
-                "install a font for it, such as one of the Noto fonts",
-                file=sys.stderr,
+                "install a font for it, such as one of the Noto fonts"
             )
     return text.translate(dict.fromkeys(map(ord, lacking), MISSING))
 

@@ -43,6 +43,7 @@ class Scale:
 
 
 ATTENTION = Scale("share of attention")
+PATCH = Scale("patch similarity, lowest to highest", 1.0)
 LABEL = Scale("probability of the label", 1.0)  # a map of an absent label stays dark
 _DPI = 150
 _SIDE = 200  # side of a square image's panel in pixels; panels of other images have the same area

@@ -12,6 +12,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Iterable,
     Mapping,
     MutableMapping,
     Sequence,
@@ -26,7 +27,7 @@ from ..captioner import Captioner
 from ..data.images import ImageInput, read_image
 from ..decoding.options import DecodingOptions
 from ..errors import InputError
-from ..options import to_dict
+from ..options import did_you_mean, to_dict
 from ..prefetch import WORKERS
 from .access import Access, Guard, token_check
 from .batcher import Batcher, Closed, QueueFull
@@ -50,7 +51,7 @@ from .telemetry import Telemetry
 from .thumbnails import ThumbnailStore
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -281,7 +282,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         match error:
             case RequestValidationError():
-                return reply(422, _describe_invalid(error.errors()[0]))
+                return reply(422, _describe_invalid(error.errors()[0], _parameters(request)))
             case QueueFull():
                 message = f"the request queue is full ({limits.queue} requests); try again soon"
                 return reply(429, message, **{"Retry-After": "1"})
@@ -306,11 +307,27 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
         app.add_exception_handler(kind, handle)
 
 
-def _describe_invalid(error: Mapping[str, Any]) -> str:
-    """Return an error of pydantic as one sentence that begins with the place of the value."""
+def _parameters(request: "Request") -> list[str]:
+    """Return the names of the query parameters of the requested endpoint."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    names: list[str] = []
+    for parameter in getattr(dependant, "query_params", ()):
+        model = getattr(parameter.field_info, "annotation", None)
+        names += getattr(model, "model_fields", {parameter.alias: None})
+    return names
+
+
+def _describe_invalid(error: Mapping[str, Any], parameters: Iterable[str]) -> str:
+    """Return an error of pydantic as one sentence that begins with the place of the value.
+
+    parameters: known query parameters; "known" in the error replaces them for a body.
+    """
     place = ".".join(map(str, error["loc"][1:])) or "the body"
     value = f", got {error['input']!r}" if isinstance(error["input"], str) else ""
-    return f"{place}: {error['msg']}{value}"[:300]
+    advice = ""
+    if error["type"] == "extra_forbidden" and len(error["loc"]) == 2:
+        advice = did_you_mean(str(error["loc"][-1]), error.get("known", parameters))
+    return f"{place}: {error['msg']}{value}"[:200] + advice[:100]
 
 
 class _Middleware:

@@ -121,7 +121,10 @@ def parse_body(content: bytes, model: "type[pydantic.BaseModel]") -> dict[str, A
     try:
         return model.model_validate_json(content).model_dump()
     except ValidationError as error:
-        errors = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        known = list(model.model_fields)
+        errors = [
+            {**each, "loc": ("body", *each["loc"]), "known": known} for each in error.errors()
+        ]
         raise RequestValidationError(errors) from error
 
 

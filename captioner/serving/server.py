@@ -2,13 +2,13 @@
 
 import math
 import socket
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.runs import CHECKPOINTS
+from ..console import note, say
 from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import check_bounds, flag_of, option
@@ -104,10 +104,10 @@ def serve(
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     names = ", ".join([*([" + ".join(map(str, runs))] * bool(runs)), *map(str, indexes)])
-    print(f"serving {names} at {url} (press Ctrl-C to stop)", flush=True)
+    say(f"serving {names} at {url} (press Ctrl-C to stop)")
     server.run([listener])
     store.close()
-    print("stopped", file=sys.stderr)
+    note("stopped")
 
 
 def check_effect(given: Collection[str], idle: Collection[str], needed: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..checkpoints.runs import CHECKPOINTS, RESUME, run_directory
 from ..data.readers import ON_ERROR, READERS
-from ..devices import PRECISIONS
+from ..devices import TRAINING_PRECISIONS
 from ..errors import InputError
 from ..options import Options, check_at_least, check_share, option
 from ..prefetch import WORKERS
@@ -55,7 +55,7 @@ class TrainingOptions(Options):
     )
     patience: int = option(4, "number of epochs without improvement before early stopping")
     precision: str = option(
-        "auto", "numeric precision; auto: bfloat16 if it is faster", choices=PRECISIONS
+        "auto", "numeric precision; auto: bfloat16 if it is faster", choices=TRAINING_PRECISIONS
     )
     seed: int = option(0, "seed for weights, dropout and data order")
 
@@ -86,7 +86,12 @@ class RunOptions(Options):
         None, "run or checkpoint that provides initial weights and vocabulary"
     )
     device: str | None = option(None, "device: cpu, cuda, cuda:N or mps [cuda if available]")
-    tensorboard: bool = option(False, "also log scores and samples for TensorBoard")
+    logger: tuple[str, ...] = option(
+        (),
+        "also log scores and samples to this tracker",
+        choices=("tensorboard", "wandb", "mlflow"),
+    )
+    tensorboard: bool = option(False, "the same as --logger tensorboard")
     samples: int = option(
         4, "number of validation images to caption and draw after each epoch; 0: none"
     )
@@ -94,6 +99,11 @@ class RunOptions(Options):
         12, "number of validation images to draw heatmaps for after training; 0: none"
     )
     curves: bool = option(True, "draw curves.png after each epoch")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers that `logger` and `tensorboard` select, each once."""
+        return tuple(dict.fromkeys((*self.logger, *["tensorboard"] * self.tensorboard)))
 
     def __post_init__(self) -> None:
         super().__post_init__()

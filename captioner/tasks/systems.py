@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..models.linking.options import CLIP
 from ..options import Options
 from .captioning.task import CAPTIONING
 from .linking.mcnn_task import MCNN
@@ -31,6 +32,8 @@ def task_named(name: str) -> Task:
 
 def task_of_checkpoint(checkpoint: "Checkpoint") -> Task:
     """Return the task that a checkpoint was trained for; raise InputError if it is unknown."""
+    if checkpoint.task == CLIP:
+        return JOINT  # the same evaluation
     for task in TASKS:
         if task.name == checkpoint.task:
             return task

@@ -11,13 +11,13 @@ from typing import Any
 from ..errors import InputError
 from ..models.captioning.options import ModelOptions
 from ..option_files import parse_options, read_toml
-from ..options import Options, flag_of, from_named, option_names
+from ..options import Options, did_you_mean, flag_of, from_named, option_names
 from ..tasks.captioning.options import CaptioningOptions
 from ..tasks.captioning.task import CAPTIONING
 from ..tasks.options import DataOptions, OptionGroups, RunOptions, TrainingOptions
 from ..tasks.systems import task_named, task_of
 from ..tasks.task import Default, Task
-from ..vision.options import SMALL_CNN, WEIGHTS_FILES, EncoderOptions
+from ..vision.options import SMALL_CNN, TIMM, WEIGHTS_FILES, EncoderOptions
 from .stored_options import read_stored_options
 
 __all__ = [
@@ -51,6 +51,10 @@ def defaults_of(task: Task, encoder: str, recipe: str | None = None) -> dict[str
     encoder: value of --encoder. recipe: value of the task's option `recipe`, if it has one.
     """
     defaults: dict[str, Default] = {"watch": task.scores[0].lower(), **task.defaults}
+    if encoder.startswith(TIMM):
+        from ..vision.timm_backbones import timm_transform
+
+        defaults["image_size"] = timm_transform(encoder).size
     if encoder == SMALL_CNN:
         defaults |= {"image_size": SMALL_CNN_IMAGE_SIZE, **task.small_cnn_defaults}
     if recipe is not None:
@@ -153,7 +157,7 @@ class TrainConfig(OptionGroups):
             system = "" if task is CAPTIONING else f" for --system {task.name}"
             raise InputError(
                 f"unknown training option {', '.join(map(repr, unknown))}{system}; see captioner "
-                "train --help"
+                f"train --help{did_you_mean(unknown[0], known)}"
             )
         config = cls(**_build_groups(task, values))
         check_combination(config, given)

@@ -7,6 +7,7 @@ the model and save checkpoints.
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, Self
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
 from .. import distributed
+from ..console import progress_bar
 from ..devices import peak_memory, products_in
 from ..errors import InputError, Interrupted, collect_signals
 from ..models.losses import Loss
@@ -26,6 +27,7 @@ from ..tasks.options import TrainingOptions
 from .logging import TrainingLog
 from .optimization import WeightAverage, learning_rate_factor, parameter_groups
 from .progress import Progress
+from .threads import Threads
 
 MAX_BAD_STEPS = 3  # consecutive steps with a non-finite gradient after which training fails
 
@@ -61,6 +63,7 @@ class _LoopState:
     log: TrainingLog
     unit: str
     signals: list[int] = field(default_factory=list)  # numbers of the signals received
+    threads: Threads = field(default_factory=Threads)
 
     @property
     def learning_rate(self) -> float:
@@ -163,7 +166,7 @@ def fit(
                 save(name, training_state, scores)
         distributed.barrier()
 
-    with collect_signals(state.signals):
+    with collect_signals(state.signals), closing(state.threads):
         while not progress.finished(options):
             _train_epoch(state, batches, prepare, observe)
             save_as("last", {})  # so that no training is lost if evaluation fails
@@ -214,19 +217,19 @@ def _train_epoch(state: _LoopState, batches: Batches, prepare: Prepare, observe:
     """Run the remaining steps of the current epoch; return early after a signal."""
     progress = state.progress
     state.model.train()
-    started = time.perf_counter()
-    with tqdm(
+    started, threads = time.perf_counter(), state.threads
+    with progress_bar(
         desc=f"epoch {progress.epoch + 1}/{state.options.epochs}",
         total=state.steps_per_epoch,
         initial=progress.batch,
         unit="batch",
         mininterval=1,
-        disable=not distributed.is_first(),
-        leave=False,
+        shown=distributed.is_first(),
     ) as bar:
         for batch, waited in timed(batches(progress.epoch, progress.batch)):
             loss, finite, learning_rate = _take_step(state, batch, prepare)
             observe(loss)
+            threads.adapt()
             now = time.perf_counter()
             if finite:
                 progress.add(loss, now - started, waited)

@@ -1,8 +1,8 @@
 """One complete training run, from its configuration to its result."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..data.storage.location import Location
 from ..devices import memory_advice, peak_memory, pick_device, pick_precision
 from ..distributed import say
 from ..errors import InputError
+from ..models.parameter_count import count_parameters
 from ..tasks.task import Result
 from .config import TrainConfig
 from .logging import LOG, TrainingLog, write_log
@@ -25,7 +26,7 @@ from .progress import Progress
 from .result import TrainingResult
 from .setup import TrainingSetup, build_setup
 from .summary import describe_best, next_steps
-from .tensorboard import TensorBoardWriter, check_tensorboard
+from .trackers import TrackedRun, Tracker, check_trackers, open_trackers
 
 
 def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> TrainingResult:
@@ -34,8 +35,7 @@ def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> Trai
     argv: the command line, if any, from which the command for a longer run is derived. Raises
     InputError for user errors, and the exceptions of `fit`.
     """
-    if config.run.tensorboard:
-        check_tensorboard()
+    check_trackers(config.run.trackers)
     device = pick_device(config.run.device)
     seconds = distributed.SERVER_SECONDS if _is_remote(config) else distributed.STEP_SECONDS
     with distributed.process_group(device, seconds):
@@ -84,16 +84,20 @@ def train(setup: TrainingSetup) -> Progress:
     state = setup.resumed.training_state() if setup.resumed else None
 
     with ExitStack() as stack:
-        tensorboard = None
-        if config.run.tensorboard and distributed.is_first():
-            tensorboard = stack.enter_context(open_tensorboard(setup, state))
+        trackers: tuple[Tracker, ...] = ()
+        if distributed.is_first():
+            progress: dict[str, Any] = state["progress"] if state else {"step": 0, "history": []}
+            tracked = TrackedRun(
+                setup.run, setup.checkpoint_config, progress["step"], progress["history"]
+            )
+            trackers = stack.enter_context(open_trackers(config.run.trackers, tracked))
 
         def evaluate(epoch: int) -> dict[str, float]:
             result = job.evaluate()
             if distributed.is_first():
                 log_image = None
-                if tensorboard:
-                    log_image = partial(_log_image, tensorboard, epoch * job.steps)
+                if trackers:
+                    log_image = partial(_log_image, trackers, epoch * job.steps)
                 job.show(result, epoch, log_image)
             return result.numbers
 
@@ -105,7 +109,7 @@ def train(setup: TrainingSetup) -> Progress:
             evaluate=evaluate,
             watch=task.watched_score(config.training.watch),
             save=partial(save_checkpoint, setup),
-            log=TrainingLog(setup.run, tensorboard, config.run.curves),
+            log=TrainingLog(setup.run, trackers, config.run.curves, task.negligible),
             unit=task.unit,
             negligible=task.negligible,
             prepare=job.prepare,
@@ -147,32 +151,14 @@ def save_checkpoint(
     """Write a checkpoint of the current model; `scores` is empty before evaluation."""
     signature = setup.job.signature(scores)
     config = {**setup.checkpoint_config, "scores": scores, "signature": signature}
+    config["parameters"] = count_parameters(setup.job.model)
     weights = setup.job.model.state_dict()
     checkpoint.save(setup.run / name, config, setup.job.save_text_model, weights, training_state)
 
 
-@contextmanager
-def open_tensorboard(
-    setup: TrainingSetup, state: dict[str, Any] | None
-) -> Iterator[TensorBoardWriter]:
-    """Open a TensorBoard writer in the run's directory.
-
-    state: the training state of the resumed run, if any.
-    """
-    progress: dict[str, Any] = state["progress"] if state else {"step": 0, "history": []}
-    directory = setup.run / "tensorboard"
-    writer = TensorBoardWriter(directory, progress["step"], progress["history"])
-    try:
-        yield writer
-    except BaseException:
-        with suppress(OSError):  # on a full disk, it would hide the error that ended the training
-            writer.close()
-        raise
-    writer.close()
-
-
-def _log_image(writer: TensorBoardWriter, step: int, name: str, image: Image.Image) -> None:
-    writer.add_image(name, image, step)
+def _log_image(trackers: Sequence[Tracker], step: int, name: str, image: Image.Image) -> None:
+    for tracker in trackers:
+        tracker.add_image(name, image, step)
 
 
 def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> Result:

@@ -1,7 +1,6 @@
 """Everything one training run needs, built from its configuration."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,14 @@ from ..distributed import say
 from ..errors import InputError
 from ..options import to_dict
 from ..tasks.task import Job, JobInputs
-from ..vision.encoders import check_encoder
+from ..vision.encoders import check_encoder, encoder_transform
+from ..vision.options import SMALL_CNN
 from .config import TrainConfig
 
 USED_SPLITS = ("train", "val")
+PHOTOGRAPHS = (".jpg", ".jpeg", ".webp")
+SAMPLE = 1000  # examples whose file names are examined
+SUITABLE = "mobilenet_v2"
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     options = config.data
     original = load_data(options.data, options.format, options.cache, options.on_error)
     check_skipped(original, options.max_skipped)
-    transform = Transform(config.encoder.image_size)
+    transform = encoder_transform(config.encoder)
     described = checkpoint_config(config, original, transform)
     run = run_directory(config.run.run or f"{original.name}-{config.system.model_name(config)}")
     resumed = open_run(run, config.run.resume, described)
@@ -65,8 +68,30 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     check_skipped(data, options.max_skipped)
     described = with_corrupt_images(described, corrupt, resumed)
     say(data.summary())
+    if warning := photograph_warning(config, data):
+        say(warning)
     job = config.system.build(JobInputs(config, data, transform, device, run, start))
     return TrainingSetup(config, device, run, data, described, job, resumed)
+
+
+def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
+    """Return a warning if photographs train the small CNN from scratch; otherwise None.
+
+    Files in formats of cameras count as photographs. small_cnn was designed for the demo's shapes.
+    """
+    encoder = config.encoder
+    if encoder.encoder != SMALL_CNN or not encoder.trains or config.run.start_from is not None:
+        return None
+    photographs = sum(
+        example.path.suffix.lower() in PHOTOGRAPHS for example in data.examples[:SAMPLE]
+    )
+    if config.data.data is None or 2 * photographs < len(data.examples[:SAMPLE]):
+        return None
+    return (
+        "warning: small_cnn is made for the demo's shapes and learns little from photographs; add "
+        f"--encoder {SUITABLE} --encoder-weights DEFAULT, which downloads 14 MB, or pass a file of "
+        "weights"
+    )
 
 
 def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | None:
@@ -99,7 +124,7 @@ def checkpoint_config(
         "start_from": None if start_from is None else str(start_from),
         "encoder": to_dict(config.encoder),
         "model": to_dict(config.model),
-        "transform": json.loads(json.dumps(asdict(transform))),
+        "transform": transform.to_dict(),
         "training": to_dict(config.training),
         "data": {
             "name": data.name,

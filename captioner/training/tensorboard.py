@@ -25,7 +25,7 @@ def check_tensorboard() -> None:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"--tensorboard needs {error.name}; run pip install 'captioner[tensorboard]'"
+            f"--logger tensorboard needs {error.name}; run pip install 'captioner[tensorboard]'"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Image encoders: torchvision CNNs cut before global pooling, and a small CNN.
+"""Image encoders: torchvision CNNs cut before global pooling, timm backbones, and a small CNN.
 
 Shapes: B images, S image side length, D channels, (h, w) grid.
 """
@@ -11,13 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..data.images import Transform
 from ..errors import InputError
+from .light_torchvision import torchvision
 from .options import SMALL_CNN, EncoderOptions
-from .receptive_field import measure_receptive_field
+from .receptive_field import ReceptiveField, measure_receptive_field
+from .timm_backbones import build_timm, is_timm, timm_transform
 from .weights import load_run_weights, load_weights
 
 INCEPTIONS = ("googlenet", "inception_v3")
@@ -88,14 +90,19 @@ class Encoder(nn.Module):
         *,
         trained_from: int | None = None,
         pretrained: bool = False,
+        field: ReceptiveField | None = None,
     ) -> None:
+        """Wrap layers; field: their receptive field, which is measured if it is None."""
         super().__init__()
         self.name = name
         self.layers = layers
         self._fold: tuple[list[tuple[int, int]], nn.Sequential] | None = None
         self.trained_from = trained_from
         self.pretrained = pretrained
-        self.stages, self.channels, self.stride, self.offset = measure_receptive_field(name, layers)
+        # Only torchvision defines each batch norm right after its convolution.
+        self._can_fold = field is None
+        field = field or measure_receptive_field(name, layers)
+        self.stages, self.channels, self.stride, self.offset = field
         if trained_from is not None and not 0 <= trained_from <= max(self.stages):
             raise InputError(
                 f"--fine-tune-encoder must be a stage of {name}, from 0 to {max(self.stages)}, "
@@ -127,10 +134,12 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            if torch.is_grad_enabled() or any(layer.training for layer in self.layers):
+            if not self._can_fold:
+                features: Tensor = self.layers(images)
+            elif torch.is_grad_enabled() or any(layer.training for layer in self.layers):
                 # The weights may change, and fused optimisers do not update _version.
                 self._fold = None
-                features: Tensor = self.layers(images)
+                features = self.layers(images)
             else:
                 features = self._folded()(images)
         return features
@@ -176,7 +185,7 @@ def build_encoder(
     fine_tune_from: int | None = None,
     pretrained: bool = False,
 ) -> Encoder:
-    """Build the encoder `name`: one of torchvision's CNN classifiers, or "small_cnn".
+    """Build the encoder `name`: a torchvision CNN classifier, "timm:NAME" or "small_cnn".
 
     weights: None for random weights; a torchvision weights name ("IMAGENET1K_V1", "DEFAULT"),
     which is downloaded; a local .pth or .safetensors file with torchvision's parameter names; or
@@ -188,8 +197,16 @@ def build_encoder(
     have, and weights that cannot be read or do not fit the network.
     """
     pretrained = pretrained or weights is not None
+    if is_timm(name):
+        from_run = weights is not None and Path(weights).is_dir()
+        layers, field = build_timm(name, None if from_run else weights)
+        if from_run:
+            load_run_weights(name, layers, Path(str(weights)))
+        return Encoder(
+            name, layers, trained_from=fine_tune_from, pretrained=pretrained, field=field
+        )
     if name == SMALL_CNN:
-        layers: nn.Sequential = SmallCNN()
+        layers = SmallCNN()
         whole: nn.Module = layers
         if not pretrained and fine_tune_from is None:
             fine_tune_from = 0
@@ -201,6 +218,13 @@ def build_encoder(
     elif weights is not None:
         load_weights(name, whole, layers, weights)
     return Encoder(name, layers, trained_from=fine_tune_from, pretrained=pretrained)
+
+
+def encoder_transform(options: EncoderOptions) -> Transform:
+    """Return the transform of the images of a configured encoder."""
+    if is_timm(options.encoder):
+        return timm_transform(options.encoder, options.image_size)
+    return Transform(options.image_size)
 
 
 def check_encoder(options: EncoderOptions, pretrained: bool = False) -> None:

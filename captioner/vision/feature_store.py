@@ -14,9 +14,10 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..atomic_io import atomic_write
+from ..console import progress_bar
 from ..data.images import Transform
 from ..data.sources import ImageSource, Source
 from ..data.storage.files import stamp
@@ -40,12 +42,28 @@ SEGMENT = 512  # images per segment, lost if a process is killed; a multiple of 
 OPEN_FILES = 256  # maximum per StoredFeatures; systems often allow a process 1,024 or fewer
 
 
+_position = threading.Lock()  # of files, on systems without preadv
+
+
+def _read_at(number: int, values: np.ndarray, offset: int) -> int:
+    """Read bytes at a position of an open file into an array; return their number."""
+    if hasattr(os, "preadv"):
+        return os.preadv(number, [values.data], offset)
+    with _position:  # Windows; threads share the position
+        os.lseek(number, offset, os.SEEK_SET)
+        content = os.read(number, values.nbytes)
+    values.reshape(-1).view(np.uint8)[: len(content)] = np.frombuffer(content, np.uint8)
+    return len(content)
+
+
 class _Descriptor:
     """A file open for reading, closed when the last thread using it releases it."""
 
     def __init__(self, path: Path) -> None:
         self.number = -1
-        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self.number = os.open(
+            path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        )
 
     def __del__(self) -> None:
         if self.number >= 0:
@@ -88,7 +106,7 @@ class StoredFeatures:
             try:
                 file = self._open(segment.path)
                 offset = segment.start + row * values.nbytes
-                count = os.preadv(file.number, [values], offset)
+                count = _read_at(file.number, values, offset)
             except OSError as error:
                 raise InputError(
                     f"{segment.path} cannot be read: {error.strerror}; run the command again to "
@@ -118,7 +136,7 @@ class FeatureStore:
     def __init__(self, cache: Path, encoder: Encoder, transform: Transform) -> None:
         self.encoder, self.transform = encoder, transform
         about = {"format": FORMAT, "encoder": encoder.name, "weights": encoder.fingerprint()}
-        about |= {"transform": json.loads(json.dumps(asdict(transform)))}
+        about |= {"transform": transform.to_dict()}
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:20]
         self.directory = (cache / f"features-{key}").resolve()
         self._about = about
@@ -147,7 +165,7 @@ class FeatureStore:
         try:
             self._prepare()
             if len(missing := self._missing(keys, kind)):
-                with tqdm(total=len(missing), desc="features", unit="image", leave=False) as bar:
+                with progress_bar(total=len(missing), desc="features", unit="image") as bar:
                     while len(missing):
                         chunk = self._next_chunk(missing)
                         self._compute(images, keys, chunk, kind, runtime, bar)

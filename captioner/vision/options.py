@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..options import Options, check_at_least, option
 
 SMALL_CNN = "small_cnn"
+TIMM = "timm:"  # the names of timm's networks begin with this
 # Suffixes of files written by torch.save, and by safetensors.
 WEIGHTS_FILES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
 
@@ -13,9 +14,9 @@ WEIGHTS_FILES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
 class EncoderOptions(Options):
     """Options of the encoder: the CNN, the source of its weights, and the stages to train."""
 
-    encoder: str = option(SMALL_CNN, "small_cnn, or the name of a torchvision CNN")
+    encoder: str = option(SMALL_CNN, "small_cnn, a torchvision CNN, or timm:NAME")
     encoder_weights: str | None = option(
-        None, "torchvision weights name, a .pth or .safetensors file, or a run"
+        None, "name of published weights, a .pth or .safetensors file, or a run"
     )
     fine_tune_encoder: int | None = option(None, "first encoder stage to train, 0 to 4 [none]")
     image_size: int = option(224, "side length of resized images in pixels")

@@ -36,7 +36,7 @@ def measure_receptive_field(name: str, layers: nn.Sequential) -> ReceptiveField:
     )
     stages: list[int] = []
     layers.eval()
-    with torch.no_grad(), _record_shifts(layers) as shifts:
+    with torch.no_grad(), record_shifts(layers) as shifts:
         for layer in layers:
             try:
                 probe = layer(probe)
@@ -47,36 +47,53 @@ def measure_receptive_field(name: str, layers: nn.Sequential) -> ReceptiveField:
             halvings = (SIDE // probe.shape[-1]).bit_length() - 1
             stages.append(max(0, halvings - 1))
     stride = 2**halvings
-    offset = (sum(shifts.values()) - (stride - 1) / 2) / stride
+    offset = (sum(shift.pixels for shift in shifts.values()) - (stride - 1) / 2) / stride
     # A grid that ends before the image does (alexnet) is stretched over the image when it is drawn,
     # and no offset would be correct.
     covers_image = probe.shape[-1] * stride == SIDE
     return ReceptiveField(stages, probe.shape[1], stride, offset if covers_image else 0.0)
 
 
+class Shift(NamedTuple):
+    """How far a layer shifts the centre of its output 0, in pixels, and its stride in cells."""
+
+    pixels: float
+    stride: int
+
+
 @contextmanager
-def _record_shifts(layers: nn.Module) -> Iterator[dict[int, float]]:
+def record_shifts(layers: nn.Module, side: int = SIDE) -> Iterator[dict[int, Shift]]:
     """Collect, in a forward pass, how far each downsampling layer shifts the centre of output 0.
 
-    The result maps the stride of a layer's input to the layer's shift, both in pixels. Output i of
+    The result maps the stride of a layer's input, in pixels, to the layer's shift. Output i of
     a layer with stride 2 is centred on input 2i + (kernel - 1) / 2 - padding. Layers with stride 1
-    are assumed to have symmetric padding.
+    are assumed to have symmetric padding. timm's layers whose names end in "Same" pad as TensorFlow
+    does, which adds the odd pixel at the end. side: side length of the input image in pixels.
     """
-    shifts: dict[int, float] = {}
+    shifts: dict[int, Shift] = {}
 
     def record(layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG001  (a hook)
         kernel, padding, stride = (
             value if isinstance(value, int) else value[0]
-            for value in (layer.kernel_size, layer.padding, layer.stride)
+            for value in (_kernel_size(layer), layer.padding, layer.stride)
         )
-        pixels = SIDE / inputs[0].shape[-1]  # per input cell
+        cells = inputs[0].shape[-1]
+        pixels = side / cells  # per input cell
+        if type(layer).__name__.endswith("Same"):
+            padding = max((-(-cells // stride) - 1) * stride + kernel - cells, 0) // 2
         if stride > 1:
-            shifts[round(pixels)] = pixels * ((kernel - 1) / 2 - padding)
+            shifts[round(pixels)] = Shift(pixels * ((kernel - 1) / 2 - padding), stride)
 
-    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
-    hooks = [m.register_forward_hook(record) for m in layers.modules() if isinstance(m, kinds)]
+    hooks = [m.register_forward_hook(record) for m in layers.modules() if _kernel_size(m)]
     try:
         yield shifts
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _kernel_size(layer: Any) -> Any:
+    """Return the kernel size of a layer that may downsample; None for other layers."""
+    if type(layer).__name__ == "BlurPool2d":  # of timm
+        return layer.filt_size
+    return layer.kernel_size if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) else None

@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeGuard
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
+from .light_torchvision import torchvision
 from .options import WEIGHTS_FILES
 
 SHOWN = 5  # maximum number of problems listed in an error
@@ -20,7 +20,13 @@ RUN_CONFIG, RUN_WEIGHTS, RUN_PREFIX = "config.json", "model.safetensors", "encod
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # usual names of a state dict in checkpoints
 
 
-def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: str) -> None:
+def load_weights(
+    name: str,
+    whole: nn.Module,
+    layers: nn.Sequential,
+    weights: str,
+    rename: Callable[[str], str] = lambda key: key,
+) -> None:
     """Load weights into the encoder `name`, whose `layers` are part of the `whole` classifier.
 
     weights: a file written by torch.save (.pth, .pt, .bin, .pth.tar) or a .safetensors file; or a
@@ -29,9 +35,9 @@ def load_weights(name: str, whole: nn.Module, layers: nn.Sequential, weights: st
     are not needed. Files may lack batch norm counters, which are not used, and may use DenseNet's
     old names. They may also be checkpoints that contain the tensors under a name such as
     "state_dict". Raises InputError if the weights cannot be read or downloaded, and if a tensor is
-    missing, has a different shape or is not finite.
+    missing, has a different shape or is not finite. rename: maps other names to those of `whole`.
     """
-    values = _read_weights(name, weights)
+    values = {rename(key): value for key, value in _read_weights(name, weights).items()}
     old_name = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
     values = {old_name.sub(r"\1\2", key): value for key, value in values.items()}
     kept = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}

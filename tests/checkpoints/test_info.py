@@ -4,9 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import train
+from captioner import Captioner
 from captioner import __main__ as commands
 from captioner.checkpoints.checkpoint import FORMAT, load
 from captioner.checkpoints.info import describe_info, read_info
@@ -49,6 +52,27 @@ def test_the_info_agrees_with_the_files(run, which):
     sizes = {path.name: len(path.read_bytes()) for path in read.path.iterdir()}
     assert info["files"] == sizes
     assert len(sizes) == 5
+
+
+def test_training_info_and_card_agree_on_the_number_of_parameters(
+    tmp_path_factory, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    weights = tiny.run(tmp_path_factory, attention=True)
+    options = [*tiny.OPTIONS, "--epochs", "1", "--encoder-weights", str(weights), "--run", "a"]
+    train.main(["--data", str(tiny.data(tmp_path_factory)), "--attention", *options])
+    printed = capsys.readouterr().out
+    commands.main(["info", "checkpoints/a"])
+    described = capsys.readouterr().out
+    captioner = Captioner.from_pretrained("checkpoints/a")
+    card = (captioner.save_pretrained("shared") / "README.md").read_text()
+    total = sum(p.numel() for p in captioner.model.parameters())
+    trained = total - sum(p.numel() for p in captioner.model.encoder.parameters())
+    assert f"{total:,} parameters ({trained:,} trained)" in printed
+    assert f"{total:,} parameters ({trained:,} trained), " in described
+    assert f"| Parameters | {total:,}, of which {trained:,} were trained |" in card
+    old = {**read_info(Path("shared")), "parameters": None}  # of an older version
+    assert f"{old['numbers']:,} values, 17 words" in describe_info(old)
 
 
 def test_the_description(run, tmp_path_factory):
@@ -102,7 +126,7 @@ def test_linking_runs(tmp_path_factory, capsys):
     assert info["words"] == len(load_sentence_encoder(fitted / "best").words) == 17
     for part in (
         "model     linear: solver cca, dimensions 300, ridge 1.0, correlation_power 1.0, margin",
-        " values, 17 words\n",
+        " trained), 17 words\n",
         "options   text_vectors tf-idf, text_min_count 1, text_dimensions 300\n",
         "encoder   small_cnn on 32 x 32 pixels, weights small-cnn.pth\n",
         "training  fitted in closed form, ",
@@ -127,7 +151,7 @@ def test_given_image_vectors_and_sentence_encoders_without_words(tmp_path, tmp_p
     assert info["words"] is None
     text = describe_info(info)
     assert "encoder   none; the image vectors were computed by the user\n" in text
-    assert " values\n" in text
+    assert " trained)\n" in text
     (directory / "text.json").write_text("[]")
     sign(directory)
     with pytest.raises(InputError, match=r"text\.json cannot be read: "):

@@ -73,6 +73,8 @@ ONLY_PARSED = {  # text that commands or Python contain: why they are not run
     "user/": "the same",
     "recipes/": "extras and processes; covered by tests/docs/test_recipes.py",
     "https://host": "needs the network; tests/data/storage/test_remote_tar.py uses loopback",
+    "timm:": "an extra and a download; covered by tests/vision/test_timm_backbones.py",
+    "--logger": "an extra; covered by tests/training/test_trackers.py",
     "--tensorboard": "an extra; covered by tests/training/test_logging.py",
     "benchmarks": "take minutes",
     "linear --data DIR": "random weights of the stand-in give all images the same vector",

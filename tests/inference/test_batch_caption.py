@@ -1,5 +1,6 @@
 """`captioner caption`: output formats, errors, shards, heatmaps, resuming after a kill."""
 
+import csv
 import io
 import json
 import os
@@ -10,13 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tqdm import tqdm
 
 from captioner import Captioner
 from captioner import __main__ as commands
+from captioner.console import progress_bar
+from captioner.data.readers import load_data
+from captioner.data.storage import web
 from captioner.errors import InputError
 from captioner.inference import batch_caption
 from tests.support import tiny
+from tests.support.loopback_files import running
 
 ROOT = Path(__file__).parents[2]
 
@@ -208,7 +212,7 @@ def test_other_models_and_options_are_rejected(run, many, tmp_path_factory):
     ):
         call(tiny.run(tmp_path_factory, attention=False), "many", "--output", "out.jsonl")
     with pytest.raises(
-        InputError, match="--output always writes JSONL, got --format text; omit --format"
+        InputError, match=r"--output out\.jsonl writes JSONL, got --format text; omit"
     ):
         call(run, "many", "--output", "out.jsonl", "--format", "text")
     assert len(lines("out.jsonl")) == 2
@@ -236,19 +240,95 @@ def test_heatmaps_of_all_shards_have_distinct_names(run, many, images, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "terminal", "disabled"),
-    [([], True, True), ([], False, None), (["--output", "out.jsonl"], True, None)],
+    ("words", "terminal", "shown"),
+    [([], True, False), ([], False, True), (["--output", "out.jsonl"], True, True)],
 )
 def test_a_progress_bar_unless_captions_scroll_by(
-    run, many, monkeypatch, capsys, words, terminal, disabled
+    run, many, monkeypatch, capsys, words, terminal, shown
 ):
-    """disable=None makes tqdm check whether stderr is a terminal."""
     many(2)
     bars = []
     monkeypatch.setattr(
-        batch_caption, "tqdm", lambda **options: bars.append(options) or tqdm(**options)
+        batch_caption,
+        "progress_bar",
+        lambda **options: bars.append(options) or progress_bar(**options),
     )
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     call(run, "many", *words)
-    assert [(each["disable"], each["total"]) for each in bars] == [(disabled, 2)]
+    assert [(each["shown"], each["total"]) for each in bars] == [(shown, 2)]
     assert capsys.readouterr().err == ""
+
+
+def test_a_csv_file_can_be_read_as_a_data_set(run, many, images, capsys):
+    many(4, bad=[2])
+    with pytest.raises(InputError, match="1 of 4 images could not be captioned; see the errors ab"):
+        call(run, "many", "--output", "captions.csv", "--num-captions", "2")
+    printed = capsys.readouterr()
+    assert "'many/0002.png': not an image" in printed.err
+    assert printed.out == "captions: captions.csv\n"
+    rows = list(csv.DictReader(Path("captions.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == [f"many/{i:04}.png" for i in (0, 0, 1, 1, 3, 3)]
+    expected = Captioner.from_pretrained(run).caption(images[0], num_captions=2)
+    texts = [expected.text, *(caption.text for caption in expected.alternatives)]
+    assert [row["caption"] for row in rows[:2]] == texts
+    assert float(rows[0]["score"]) == pytest.approx(expected.score, abs=1e-3)
+    for path in Path("many").iterdir():  # data sets refuse links to files elsewhere
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    assert len(load_data(Path("captions.csv"), None, Path(), "stop").examples) == 3
+
+
+@pytest.mark.parametrize("name", ["captions", "captions.txt", "captions.json", "captions.xlsx"])
+def test_an_output_with_an_unknown_ending_is_refused(run, many, name):
+    many(1)
+    with pytest.raises(InputError, match=r"--output must end in \.jsonl or \.ndjson or \.csv, got"):
+        call(run, "many", "--output", name)
+    assert not Path(name).exists()
+
+
+def test_several_checkpoints_after_one_flag(run, images, tmp_path_factory, capsys):
+    other = tiny.run(tmp_path_factory, attention=False)
+    expected = Captioner.from_pretrained([run, other]).caption(images[0]).text
+    both = ["--checkpoint", str(run), str(other)]
+    for words in (
+        [str(images[0]), *both],
+        [*both, str(images[0])],
+        ["--checkpoint", str(run), str(images[0]), "--checkpoint", str(other)],
+    ):
+        commands.main(["caption", *words, "--device", "cpu"])
+        assert capsys.readouterr().out == f"{images[0]}\t{expected}\n"
+    with pytest.raises(InputError, match="checkpoint gone does not exist"):
+        commands.main(["caption", str(images[0]), "--checkpoint", str(run), "gone"])
+    with pytest.raises(InputError, match="1 of 1 images could not be captioned"):
+        commands.main(["caption", "--checkpoint", str(run), "gone.png"])
+    assert "'gone.png': no such file" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        commands.main(["caption", *both])
+    assert "pass at least one IMAGE" in capsys.readouterr().err
+
+
+def test_a_missing_image_and_a_missing_checkpoint_are_both_named(many):
+    many(1)
+    with pytest.raises(InputError, match=r"checkpoints/gone does not exist.*'gone\.png' does not"):
+        call("checkpoints/gone", "many", "gone.png")
+    with pytest.raises(InputError, match=r"does not exist; check the path$"):
+        call("checkpoints/gone", "many")
+
+
+def test_a_url_is_captioned_if_urls_are_allowed(run, images, capsys, monkeypatch):
+    with running() as server:
+        server.files["a.png"] = images[0].read_bytes()
+        url = f"{server.url}/a.png?size=1"
+        server.files["a.png?size=1"] = server.files["a.png"]
+        with pytest.raises(InputError, match="1 of 1 images could not be captioned"):
+            call(run, url)
+        assert "only if URLs are allowed; pass allow_urls=True (--allow-urls)" in (
+            capsys.readouterr().err
+        )
+        with pytest.raises(InputError, match="1 of 1 images could not be captioned"):
+            call(run, url, "--allow-urls")
+        assert "an address that is not public" in capsys.readouterr().err
+        monkeypatch.setattr(web, "is_public", lambda _: True)
+        call(run, url, "--allow-urls")
+    assert capsys.readouterr().out.startswith(f"{url}\t")

@@ -7,12 +7,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.setting import Sizes, build, draw_batch, draw_features, forced, vary
+from captioner import products
 from captioner.decoding.decode import decode
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.teacher_forcing import score_captions
 from captioner.devices import products_in
-from captioner.models import layers
-from captioner.models.layers import in_blocks, on_padded_rows, pad_rows, padded_count
+from captioner.products import in_blocks, on_padded_rows, pad_rows, padded_count
 
 CPU = torch.device("cpu")
 SIZES = Sizes(positions=4, channels=8, vocabulary=50, hidden=16)
@@ -135,7 +135,7 @@ def test_losses_and_gradients_of_a_model_are_the_same_bits(attention, monkeypatc
         return [loss.value.detach(), *(p.grad for p in model.parameters())]
 
     padded = run()
-    monkeypatch.setattr(layers, "padded_count", lambda count, _=1: count)
+    monkeypatch.setattr(products, "padded_count", lambda count, _=1: count)
     assert all(map(torch.equal, padded, run()))
 
 

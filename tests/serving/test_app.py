@@ -164,6 +164,12 @@ REJECTED = {
         "beam_size: .* or equal to 1, got '0'",
     ),
     "unknown option": (422, "beams=2", {"content": png()}, "beams: Extra inputs are not permitted"),
+    "misspelled option": (
+        422,
+        "beam-size=2",
+        {"content": png()},
+        r"beam-size: Extra inputs are not permitted, got '2'; did you mean 'beam_size'\?",
+    ),
     "a path as option": (422, "image=/etc/passwd", {"content": b""}, "image: Extra inputs"),
     "unknown method": (422, "method=guess", {"content": png()}, "method: .*'greedy', 'sample'"),
     "contradiction": (

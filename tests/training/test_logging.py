@@ -35,9 +35,15 @@ def test_epoch_line():
     best = format_epoch({**ROW, "gpu_memory_mb": 3210.0}, 8, "BLEU-4", 2)
     assert "BLEU-4 20.00 (best so far), 1,234" in best
     assert best.endswith("memory 1.25 GB, GPU memory 3.21 GB")
+    for watch, words in (("BLEU-4", "no 4 words in a row are"), ("BLEU-1", "no word of a caption")):
+        line = format_epoch({**ROW, watch: 0.0012}, 8, watch, 2, negligible=0.02)
+        assert f"{watch} 0.00 ({words}" in line
+        assert "in the references yet; this is usual for the first epochs)" in line
+        assert "best" not in line
+    assert "CIDEr 0.00 (best so far)" in format_epoch({**ROW, "CIDEr": 0.0}, 8, "CIDEr", 2, 0.02)
 
 
-def test_tensorboard_gets_every_tenth_step(tmp_path):
+def test_trackers_get_every_tenth_step(tmp_path):
     class Recorder:
         def __init__(self):
             self.steps = []
@@ -45,14 +51,14 @@ def test_tensorboard_gets_every_tenth_step(tmp_path):
         def add_step(self, step, **values):
             self.steps.append((step, values))
 
-    log = TrainingLog(tmp_path, Recorder())
+    log = TrainingLog(tmp_path, [Recorder()])
     for step in range(1, 31):
         log.log_step(step, 1 / step, 0.1)
-    assert [step for step, _ in log.tensorboard.steps] == [10, 20, 30]
-    assert log.tensorboard.steps[0][1] == {"loss": 0.1, "learning_rate": 0.1}
+    assert [step for step, _ in log.trackers[0].steps] == [10, 20, 30]
+    assert log.trackers[0].steps[0][1] == {"loss": 0.1, "learning_rate": 0.1}
 
 
-def test_steps_need_no_tensorboard(tmp_path):
+def test_steps_need_no_tracker(tmp_path):
     TrainingLog(tmp_path).log_step(10, 1.0, 0.1)
     assert list(tmp_path.iterdir()) == []
 

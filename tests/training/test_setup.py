@@ -8,9 +8,11 @@ import torch
 
 import evaluate
 import train
+from captioner.data.dataset import CaptionData, Example
 from captioner.errors import InputError
 from captioner.training.config import TrainConfig
 from captioner.training.run import run_training
+from captioner.training.setup import photograph_warning
 from captioner.vision.encoders import SmallCNN, check_encoder
 from captioner.vision.options import EncoderOptions
 from tests.support import tiny
@@ -54,6 +56,39 @@ def test_mistakes_show_before_images_are_opened(unreadable, options, message):
     with pytest.raises(InputError, match=message):
         run_training(TrainConfig.from_options(data=unreadable, workers=0, **options))
     assert not Path("checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "warns"),
+    [
+        (".jpg", {}, True),
+        (".JPEG", {}, True),
+        (".png", {}, False),
+        (".jpg", {"encoder": "mobilenet_v2"}, False),
+        (".jpg", {"encoder_weights": "small.pth"}, False),
+    ],
+)
+def test_photographs_need_another_encoder_than_the_small_one(suffix, options, warns):
+    config = TrainConfig.from_options(data="photos", **options)
+    paths = [Path(f"{i}{suffix}") for i in range(8)] + [Path("a.png")]
+    examples = [Example(i, path, ("a dog",), "train") for i, path in enumerate(paths)]
+    warning = photograph_warning(config, CaptionData("photos", Path(), "csv", examples))
+    assert (warning is not None) == warns
+    if warns:
+        words = warning.partition("add ")[2].split()[:4]
+        words[-1] = words[-1].rstrip(",")
+        assert TrainConfig.from_options(data="photos", **parse_train(words)) is not None
+
+
+def parse_train(words):
+    """The options of a command line of train.py, by name."""
+    flags, values = words[::2], words[1::2]
+    return {k[2:].replace("-", "_"): v for k, v in zip(flags, values, strict=True)}
+
+
+def test_the_demo_is_not_a_set_of_photographs():
+    examples = [Example(0, Path("a.jpg"), ("a dog",), "train")]
+    assert photograph_warning(TrainConfig(), CaptionData("demo", Path(), "demo", examples)) is None
 
 
 def test_an_unsuitable_teacher_shows_before_images_are_opened(unreadable, tmp_path_factory):

@@ -105,7 +105,7 @@ def test_missing_extra(train_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
-    message = r"--tensorboard needs tensorboard; run pip .* 'captioner\[tensorboard\]'"
+    message = r"--logger tensorboard needs tensorboard; run pip .* 'captioner\[tensorboard\]'"
     with pytest.raises(InputError, match=message):
         train_run("run", "--tensorboard")
     assert not Path("checkpoints").exists()

@@ -1,5 +1,8 @@
 """Encoders against torchvision's classifiers: feature maps, freezing, folded batch norms."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -311,3 +314,17 @@ def test_the_folded_copy_follows_an_optimizer_whose_writes_torch_does_not_count(
         optimizer.step()
     with torch.no_grad():
         torch.testing.assert_close(encoder.eval()(image), encoder.layers(image))
+
+
+def test_torchvision_is_imported_without_the_compiler():
+    code = (
+        "import sys, captioner.vision.encoders, torch\n"
+        "print('torch._dynamo' in sys.modules)\n"
+        "boxes = torch.tensor([[0, 0, 0, 3, 3.0]])\n"
+        "import torchvision\n"
+        "print(torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), boxes, (1, 1)).item())\n"
+        "import torch._dynamo.utils\n"
+        "print(type(torch._dynamo.utils).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1.0", "module"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -418,3 +419,23 @@ def test_two_processes_share_the_work(tmp_path):
     assert max(counts) < IMAGES <= sum(counts)
     # segments are drawn at random, so a few are computed twice; without drawing, nearly all are
     assert len(files_of(process_store(tmp_path))) <= 1.5 * IMAGES / 4
+
+
+def test_reading_without_preadv(tmp_path, monkeypatch):
+    """As on Windows: many threads share the position of a file."""
+    rows = np.random.default_rng(0).integers(0, 2**15, (64, 3, 5), np.int16)
+    path = tmp_path / "rows"
+    path.write_bytes(rows.tobytes())
+    descriptor = os.open(path, os.O_RDONLY)
+
+    def read(row):
+        values = np.empty(rows.shape[1:], rows.dtype)
+        assert feature_store._read_at(descriptor, values, row * values.nbytes) == values.nbytes
+        return np.array_equal(values, rows[row])
+
+    assert read(5)
+    monkeypatch.delattr(os, "preadv", raising=False)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, list(range(64)) * 4))
+    assert feature_store._read_at(descriptor, np.empty(9, np.int16), rows.nbytes - 4) == 4
+    os.close(descriptor)

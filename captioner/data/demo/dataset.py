@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import ImageStat
-from tqdm import tqdm
 
 from ...atomic_io import atomic_directory
+from ...console import progress_bar
 from ...errors import InputError
 from ..dataset import SPLITS
 from ..storage.location import Location
@@ -90,7 +90,7 @@ def _write_split(directory: Path, split: str, count: int, seed: int) -> None:
     images: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
-    for number in tqdm(range(1, count + 1), desc=f"drawing {split}", unit="scene"):
+    for number in progress_bar(range(1, count + 1), desc=f"drawing {split}", unit="scene"):
         rng = random.Random(f"{seed} {split} {number}")  # independent of other scenes
         image = draw_background(rng)
         scene = sample_scene(rng, split)

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
+from ...console import progress_bar
 from ...errors import InputError
 from ..discovery import IMAGE_SUFFIXES, is_hidden, is_image_name, same_name
 from ..storage import files as storage
@@ -67,7 +66,7 @@ def read(path: Path | Location) -> ReadResult:
             advice = "mount its disk, or remove the link"
             result.add_problem(SourceLocation(link), "the link is broken", advice)
     remote = any(isinstance(tar, Location) for tar in tars)
-    for tar in tqdm(tars, desc="tar files", unit="file", leave=False, disable=not remote):
+    for tar in progress_bar(tars, desc="tar files", unit="file", shown=bool(remote)):
         if storage.exists(tar):
             name = PurePosixPath(*tar.parts[prefix:]).with_suffix("").as_posix()
             _read_shard(tar, name, result)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...decoding.hypothesis import Memory, State
 from ...errors import InputError
+from ...products import compiled_products
 from ...vision.encoders import Encoder
 from ..base import CaptionModel
 from .options import ModelOptions
@@ -44,7 +45,8 @@ class CompiledSteps(nn.Module):
         self.model = model
         self.encoder = model.encoder
         self.has_attention = model.has_attention
-        self._graphs = next(model.parameters()).is_cuda
+        self._device = next(model.parameters()).device
+        self._graphs = self._device.type == "cuda"
         mode = "reduce-overhead" if self._graphs else None
         self._step: Any = torch.compile(model.step, mode=mode)
 
@@ -55,7 +57,8 @@ class CompiledSteps(nn.Module):
         self, tokens: Tensor, state: State, memory: Memory
     ) -> tuple[Tensor, State, Tensor | None]:
         try:
-            scores, state, attention = self._step(tokens, state, memory)
+            with compiled_products(self._device):
+                scores, state, attention = self._step(tokens, state, memory)
         except RuntimeError as error:
             if reason := _missing_tool(error):
                 raise InputError(

@@ -10,15 +10,16 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from ... import distributed
+from ...console import progress_bar
 from ...data.batches import Batch, Distillation, epoch_order, make_batch
 from ...data.sources import Source
 from ...decoding.options import DecodingOptions
 from ...decoding.teacher_forcing import teacher_forced_log_probs
-from ...devices import device_of, products_in
+from ...devices import device_of, products_in, training_format
 from ...prefetch import load_ahead
+from ...products import decoding_in
 from ...text.collate import pad_captions
 from ..base import CaptionModel
 
@@ -62,13 +63,12 @@ def compute_soft_targets(
         tokens = pad_captions([captions[i] for i in indices])
         return make_batch(images, indices, [str(i) for i in indices], tokens)
 
-    progress = tqdm(
+    progress = progress_bar(
         zip(batches, load_ahead(load, batches, workers), strict=True),
         desc="teachers",
         total=len(batches),
         unit="batch",
-        disable=not distributed.is_first(),
-        leave=False,
+        shown=distributed.is_first(),
     )
     soft_targets: dict[int, SoftTargets] = {}
     for indices, batch in progress:
@@ -84,8 +84,10 @@ def _predict(
     teacher: CaptionModel, batch: Batch, precision: str, top_tokens: int
 ) -> tuple[Tensor, Tensor]:
     """Return the most likely tokens for each word and their probabilities, both (B, C, T, L)."""
-    with torch.inference_mode(), products_in(precision, batch.tokens.device):
-        features = batch.features_by(teacher.encoder)
+    device = batch.tokens.device
+    with torch.inference_mode(), products_in(precision, device):
+        features = batch.features_by(teacher.encoder).float()
+    with torch.inference_mode(), decoding_in(training_format(precision, device), device):
         predictions = teacher_forced_log_probs(teacher, features, batch.tokens, UNRESTRICTED)
         steps = [
             log_probs.topk(min(top_tokens, log_probs.shape[1])) for _, log_probs in predictions

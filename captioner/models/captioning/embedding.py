@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import on_padded_rows
+from ...products import product
 from ..losses import Targets, caption_cross_entropy
 
 
@@ -29,7 +29,7 @@ class TiedEmbedding(nn.Module):
 
     def scores(self, output: Tensor) -> Tensor:
         """Compute raw scores (R, V) of the next word from outputs (R, E)."""
-        return on_padded_rows(lambda rows: F.linear(rows, self.weight, self.bias), output)
+        return product(output, self.weight, self.bias)
 
     def cross_entropy(self, output: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         """Compute the cross-entropy of outputs (N, E); see `caption_cross_entropy`."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from ...data.batches import Batch, Rollouts, count_active_captions
 from ...decoding.options import DecodingOptions
 from ...decoding.sampling import choose_words
-from ...devices import products_in
+from ...devices import products_in, training_format
+from ...products import decoding_in
 from ...text.vocabulary import PAD, START
 from .build import CaptioningModel
 
@@ -89,8 +90,12 @@ def sample_captions(
     )
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), products_in(precision, batch.tokens.device):
-        sampled = choose_words(model, batch.features_by(model.encoder), options)
+    device = batch.tokens.device
+    with torch.inference_mode():
+        with products_in(precision, device):
+            features = batch.features_by(model.encoder)
+        with decoding_in(training_format(precision, device), device):
+            sampled = choose_words(model, features.float(), options)
     model.train(was_training)
     return sampled
 

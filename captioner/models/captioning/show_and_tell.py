@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
+from ...products import KeptTable, layer_product, product
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
-from ..layers import Dropout, Standardize, lstm_cell, on_padded_rows
+from ..layers import Dropout, Standardize, lstm_cell, tanh
 from ..losses import Loss
 from .embedding import TiedEmbedding, scale_embeddings
 from .options import ModelOptions
@@ -44,6 +44,7 @@ class ShowAndTell(nn.Module):
         self.lstm = nn.LSTM(options.embedding_size, options.hidden_size, batch_first=True)
         self.project = nn.Linear(options.hidden_size, options.embedding_size)
         self.dropout = Dropout(options.dropout)
+        self._gate_table = KeptTable()
 
     def calibrate(self, maps: Iterable[Tensor]) -> None:
         """Measure the channel statistics with which feature maps are standardised.
@@ -58,10 +59,14 @@ class ShowAndTell(nn.Module):
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
         image, hidden, cell = self._image_inputs(features)
         hidden, cell = self._advance(self._input_gates(image), hidden, cell.float())
-        memory = {}
-        if expected_steps * features.shape[0] > len(self.words.weight):
-            embeddings = scale_embeddings(self.words.weight)
-            memory["word_gates"] = self._input_gates(embeddings)  # (V, 4H)
+        embeddings = self.words.weight
+        table = self._gate_table.get(
+            expected_steps * len(features),
+            embeddings,
+            (cast(Tensor, self.lstm.weight_ih_l0), cast(Tensor, self.lstm.bias_ih_l0)),
+            lambda: self._input_gates(scale_embeddings(embeddings)),
+        )
+        memory = {} if table is None else {"word_gates": table}  # (V, 4H)
         return memory, {"hidden": hidden, "cell": cell}
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
@@ -76,27 +81,25 @@ class ShowAndTell(nn.Module):
     def _image_inputs(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the first input (B, E), and the initial hidden state and cell (B, H)."""
         mean = self.standardize(features).mean((2, 3))
-        hidden, cell = self.initial_hidden(mean), self.initial_cell(mean)
-        return self.image_embedding(mean), torch.tanh(hidden), torch.tanh(cell)
+        hidden, cell = (
+            layer_product(mean, layer) for layer in (self.initial_hidden, self.initial_cell)
+        )
+        return layer_product(mean, self.image_embedding), torch.tanh(hidden), torch.tanh(cell)
 
     def _input_gates(self, inputs: Tensor) -> Tensor:
         """Compute the input-dependent part of the LSTM's gates, (..., E) -> (..., 4H)."""
         weight, bias = self.lstm.weight_ih_l0, self.lstm.bias_ih_l0
-        return on_padded_rows(
-            lambda rows: F.linear(rows, cast(Tensor, weight), cast(Tensor, bias)), inputs
-        )
+        return product(inputs, cast(Tensor, weight), cast(Tensor, bias))
 
     def _advance(self, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Run one step of `lstm`; calling the module would repack its weights at every step."""
         weight, bias = self.lstm.weight_hh_l0, self.lstm.bias_hh_l0
-        recurrent = on_padded_rows(
-            lambda rows: F.linear(rows, cast(Tensor, weight), cast(Tensor, bias)), hidden
-        )
+        recurrent = product(hidden, cast(Tensor, weight), cast(Tensor, bias))
         return lstm_cell(gates + recurrent, cell)
 
     def _output(self, hidden: Tensor) -> Tensor:
-        projected = on_padded_rows(self.project, self.dropout(hidden))
-        output: Tensor = self.dropout(torch.tanh(projected))
+        projected = layer_product(self.dropout(hidden), self.project)
+        output: Tensor = self.dropout(tanh(projected))
         return output
 
     def loss(self, batch: Batch) -> Loss:

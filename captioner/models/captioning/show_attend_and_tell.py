@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
+from ...products import KeptTable, layer_product, product_in_blocks
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..deferred_grad import Product, deferred_matmul
-from ..layers import Dropout, in_blocks, lstm_cell, on_padded_rows
+from ..layers import Dropout, lstm_cell, tanh
 from ..losses import Loss, attention_coverage
-from .attention import additive_energies
+from .attention import additive_energies, decay
 from .embedding import TiedEmbedding, scale_embeddings
 from .hard_attention import LocationSampler, initial_baseline, update_baseline
 from .options import ModelOptions
@@ -31,13 +32,13 @@ from .targets import build_targets
 class LoopInvariants:
     """Tensors and functions shared by the steps of one forward pass.
 
-    keys (B, P, A): attention keys. read_hidden: function from the hidden state (B, K, H) to query,
-    gate and LSTM gates, concatenated. attend: function from attention (B, K, P) to context
-    (B, K, D), where D is the annotation size if the feature map is projected. read_context:
-    function from the gated context to LSTM gates and output, concatenated.
+    energies: function from queries (B, K, A) to energies (B, K, P). read_hidden: function from the
+    hidden state (B, K, H) to query, gate and LSTM gates, concatenated. attend: function from
+    attention (B, K, P) to context (B, K, D), where D is the annotation size if the feature map is
+    projected. read_context: function from the gated context to LSTM gates and output, concatenated.
     """
 
-    keys: Tensor
+    energies: Product
     read_hidden: Product
     attend: Product
     read_context: Product
@@ -79,6 +80,7 @@ class ShowAttendAndTell(nn.Module):
         self.read_context = nn.Linear(annotation, sum(self.context_parts), bias=False)
         self.output_hidden = nn.Linear(hidden, embedding)
         self.dropout = Dropout(options.dropout)
+        self._gate_table = KeptTable()
         if options.hard_attention:
             self.baseline: Tensor
             self.register_buffer("baseline", initial_baseline(vocabulary_size))
@@ -88,31 +90,41 @@ class ShowAttendAndTell(nn.Module):
 
     def start(self, features: Tensor, expected_steps: int) -> tuple[Memory, State]:
         memory, state = self._start(features)
-        if expected_steps * features.shape[0] > len(self.words.weight):
-            embeddings = scale_embeddings(self.words.weight)
-            memory["word_gates"] = self.word_gates(embeddings)  # (V, 4H)
+        if not torch.is_grad_enabled():
+            del memory["keys"]
+        embeddings, layer = self.words.weight, self.word_gates
+        table = self._gate_table.get(
+            expected_steps * len(features),
+            embeddings,
+            (layer.weight, layer.bias),
+            lambda: layer_product(scale_embeddings(embeddings), layer),
+        )
+        if table is not None:
+            memory["word_gates"] = table  # (V, 4H)
         return memory, state
 
     def _start(self, features: Tensor) -> tuple[Memory, State]:
         values = features.permute(0, 2, 3, 1)  # (B, h, w, D)
         if self.options.annotation_size:  # adapts an encoder trained for another task
-            values = self.dropout(torch.relu(in_blocks(self.annotate, values)))
+            values = self.dropout(torch.relu(product_in_blocks(values, self.annotate)))
         mean = values.mean((1, 2))
         state = {
-            "hidden": torch.tanh(on_padded_rows(self.initial_hidden, mean)),
-            "cell": torch.tanh(on_padded_rows(self.initial_cell, mean)).float(),
+            "hidden": torch.tanh(layer_product(mean, self.initial_hidden)),
+            "cell": torch.tanh(layer_product(mean, self.initial_cell)).float(),
         }
-        keys = in_blocks(self.key, values).float().mul_(2)  # additive_energies halves its arguments
+        keys = product_in_blocks(values, self.key)
+        keys = keys.float().mul_(2)  # additive_energies halves its arguments
         # Convert the map to the dtype of the products once; autocast would do so at every step.
-        return {"keys": keys, "values": values.to(state["hidden"].dtype)}, state
+        values = values.to(state["hidden"].dtype)
+        return {"keys": keys, "decayed_keys": decay(keys.detach()), "values": values}, state
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
-        images, h, w, _ = memory["keys"].shape
+        images, h, w, _ = memory["decayed_keys"].shape
         words = self.words(tokens)
         if "word_gates" in memory:
             gates = memory["word_gates"][tokens]
         else:
-            gates = on_padded_rows(self.word_gates, scale_embeddings(words))
+            gates = layer_product(scale_embeddings(words), self.word_gates)
         gates, hidden, cell = (
             torch.unflatten(rows, 0, (images, -1))
             for rows in (gates, state["hidden"], state["cell"])
@@ -131,8 +143,14 @@ class ShowAttendAndTell(nn.Module):
         def attend(attention: Tensor) -> Tensor:
             return weighted_sum(attention if sampler is None else sampler(attention))
 
+        decayed_keys = memory["decayed_keys"].flatten(1, 2)
+        keys = memory["keys"].flatten(1, 2) if "keys" in memory else None
+
+        def energies(queries: Tensor) -> Tensor:
+            return additive_energies(2 * queries.float(), decayed_keys, self.energy, keys)
+
         return LoopInvariants(
-            keys=memory["keys"].flatten(1, 2),
+            energies=energies,
             read_hidden=deferred_matmul(self.read_hidden),
             attend=attend,
             read_context=deferred_matmul(self.read_context),
@@ -149,8 +167,7 @@ class ShowAttendAndTell(nn.Module):
         """
         read = invariants.read_hidden(hidden)
         queries, gate, hidden_gates = torch.split(read, self.hidden_parts, dim=-1)
-        energies = additive_energies(2 * queries.float(), invariants.keys, self.energy)
-        attention = torch.softmax(energies, dim=-1)  # (B, K, P)
+        attention = torch.softmax(invariants.energies(queries), dim=-1)  # (B, K, P)
         context = invariants.read_context(torch.sigmoid(gate) * invariants.attend(attention))
         context_gates, context_output = torch.split(context, self.context_parts, dim=-1)
         hidden, cell = lstm_cell(word_gates + hidden_gates + context_gates, cell)
@@ -158,8 +175,8 @@ class ShowAttendAndTell(nn.Module):
 
     def _output(self, words: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
         """Compute the deep output from the previous word, hidden state and context; equation 7."""
-        mixed = words + on_padded_rows(self.output_hidden, self.dropout(hidden)) + context
-        output: Tensor = self.dropout(torch.tanh(mixed))
+        mixed = words + layer_product(self.dropout(hidden), self.output_hidden) + context
+        output: Tensor = self.dropout(tanh(mixed))
         return output
 
     def loss(self, batch: Batch, sampler: LocationSampler | None = None) -> Loss:
@@ -208,7 +225,7 @@ class ShowAttendAndTell(nn.Module):
         """
         images, captions, _ = batch.tokens.shape
         sizes = [images * active for active in batch.active_captions]
-        gates = torch.split(on_padded_rows(self.word_gates, scale_embeddings(words)), sizes)
+        gates = torch.split(layer_product(scale_embeddings(words), self.word_gates), sizes)
         hidden, cell = (
             rows[:, None].expand(-1, captions, -1) for rows in (state["hidden"], state["cell"])
         )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ...console import progress_bar
 from ...errors import InputError
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
@@ -287,7 +288,7 @@ def _blocks(texts: Texts) -> tuple[Tensor, ...]:
 
 
 def _progress(pairs: int, shown: bool) -> "tqdm[NoReturn]":
-    return tqdm(desc="scoring", total=pairs, unit="pair", leave=False, disable=not shown)
+    return progress_bar(desc="scoring", total=pairs, unit="pair", shown=shown)
 
 
 def _refuse_embeddings() -> NoReturn:

@@ -8,6 +8,10 @@ from ...options import Options, check_at_least, check_share, option
 SOLVERS = ("cca", "ranking")
 
 
+OPEN_CLIP = "open_clip:"  # the names of open_clip's models begin with this
+CLIP = "clip"  # the task of their checkpoints
+
+
 @dataclass(frozen=True)
 class LinearOptions(Options):
     """The solver of the two linear maps, its parameters, and the size of the shared space."""

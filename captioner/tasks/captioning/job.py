@@ -22,6 +22,7 @@ from ...evaluation.split import Evaluation, ScoringSettings, evaluate_split, mea
 from ...metrics.captions import SCORES, signature
 from ...models.captioning.build import CaptioningModel, build_model
 from ...models.losses import Loss
+from ...models.parameter_count import count_parameters, describe_parameters
 from ...text.tokenizer import get_tokenizer, one_word_note
 from ...text.vocabulary import Vocabulary
 from ..commands import captioner_command, program
@@ -158,7 +159,7 @@ def make_model(
     say(
         f"{options.name} with {'frozen' if encoder.frozen else 'trained'} "
         f"{groups.encoder.encoder}, {vocabulary_size} tokens, "
-        f"{sum(p.numel() for p in model.parameters() if p.requires_grad):,} trained parameters"
+        f"{describe_parameters(count_parameters(model))}"
     )
     return model
 

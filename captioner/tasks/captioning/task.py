@@ -84,11 +84,11 @@ def _idle_options(groups: OptionGroups) -> dict[str, str]:
 
 
 def _check_inputs(groups: OptionGroups) -> None:
-    from ...data.images import Transform
+    from ...vision.encoders import encoder_transform
     from .teachers import read_teachers
 
     epoch_metrics(groups.training.watch)  # raises InputError if METEOR is watched without Java
-    read_teachers(teacher_paths(groups), Transform(groups.encoder.image_size))
+    read_teachers(teacher_paths(groups), encoder_transform(groups.encoder))
 
 
 def _stored(groups: OptionGroups) -> dict[str, Any]:

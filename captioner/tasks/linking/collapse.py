@@ -4,8 +4,6 @@ If hard negatives dominate a hinge loss, a model can often reduce the loss faste
 images and texts the same embedding; the loss then stays at its value for equal scores.
 """
 
-from tqdm import tqdm
-
 from ... import distributed
 from ...models.linking.contrastive import RELATIVE
 from ...models.losses import Loss
@@ -34,9 +32,8 @@ class CollapseWatch:
         self.steps = self.steps + 1 if abs(float(relative) - 1) <= TOLERANCE else 0
         if self.steps == STEPS:
             self.warned = True
-            if distributed.is_first():
-                tqdm.write(
-                    f"warning: the loss has collapsed: for {STEPS} steps it was within "
-                    f"{100 * TOLERANCE:g} % of {float(loss.value / relative):.4g}, its value if "
-                    f"all pairs have the same score; {self.advice}"
-                )
+            distributed.say(
+                f"warning: the loss has collapsed: for {STEPS} steps it was within "
+                f"{100 * TOLERANCE:g} % of {float(loss.value / relative):.4g}, its value if "
+                f"all pairs have the same score; {self.advice}"
+            )

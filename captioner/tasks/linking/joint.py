@@ -16,6 +16,7 @@ from ...errors import InputError
 from ...models.linking.joint import Differences, Exchanged, JointBatch, JointEmbedding
 from ...models.linking.options import RANDOM_NEGATIVE
 from ...models.linking.texts import TextReader, Texts, concatenate, load_reader
+from ...models.parameter_count import count_parameters, describe_parameters
 from ...prefetch import load_ahead
 from ...text.options import TextVectorOptions
 from ...text.sentence_vectors import WordSum, fit_word2vec, read_word_vectors
@@ -58,10 +59,9 @@ class JointJob(LinkingJob):
         elif (source := options.word_vectors) is not None:
             captions, minimum = training_captions(inputs.data, options), options.text_min_count
             fill_embedding(model.words, source, reader.vocabulary, captions, minimum)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"joint embedding of {size} image dimensions and {words} tokens in "
-            f"{model.dimensions} dimensions, with {trained:,} trained parameters"
+            f"{model.dimensions} dimensions, with {describe_parameters(count_parameters(model))}"
         )
         self.open(model.to(inputs.device), reader, rows)
         self._texts = self.read_training_texts()

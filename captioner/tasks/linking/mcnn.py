@@ -13,6 +13,7 @@ from ...distributed import say
 from ...models.linking.joint import JointBatch
 from ...models.linking.mcnn import MultimodalCNN
 from ...models.linking.texts import TextReader, load_reader
+from ...models.parameter_count import count_parameters, describe_parameters
 from ...prefetch import load_ahead
 from ...text.tokenizer import plain_words
 from ...text.vocabulary import Vocabulary
@@ -54,10 +55,9 @@ class McnnJob(LinkingJob):
         elif (source := options.word_vectors) != RANDOM:
             minimum = options.text_min_count
             fill_embedding(model.words, source, reader.vocabulary, captions, minimum)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"m-CNN of {encoder.channels} image channels and {count} words, merged at the "
-            f"{model_options.level} level, with {trained:,} trained parameters"
+            f"{model_options.level} level, with {describe_parameters(count_parameters(model))}"
         )
         self.open(model.to(inputs.device), reader, None)
         if not start and encoder.pretrained:  # at first, images look alike to an untrained encoder

@@ -8,6 +8,7 @@ from ...checkpoints.checkpoint import load_checkpoint_weights
 from ...distributed import say
 from ...models.linking.regression import RegressionBatch, TextRegression
 from ...models.linking.texts import TextReader, load_reader
+from ...models.parameter_count import count_parameters, describe_parameters
 from ...prefetch import load_ahead
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
@@ -40,10 +41,9 @@ class RegressionJob(LinkingJob):
         model = TextRegression(size, reader.vector_size, model_options, encoder)
         if start:
             load_checkpoint_weights(model, start)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"regression of {model.dimensions} text dimensions from {size} image dimensions, "
-            f"{trained:,} trained parameters"
+            f"{describe_parameters(count_parameters(model))}"
         )
         self.open(model.to(inputs.device), reader, rows)
         texts = self.read_training_texts().vectors

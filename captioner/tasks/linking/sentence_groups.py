@@ -3,13 +3,13 @@
 Shapes: N sentences, Y dimensions.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ... import console
 from ...linker import Linker
 from ...plots.projections import MAX_GROUPS
 from ...text.given_rows import GivenRows
@@ -37,7 +37,7 @@ def sentence_vectors(
         has_rows = any(isinstance(part, GivenRows) for part in flatten_parts(encoder))
         note = "" if has_rows else describe_unknown_words(encoder.unknown_words, drawn)
     if note:
-        print(note, file=sys.stderr)
+        console.note(note)
     return vectors
 
 

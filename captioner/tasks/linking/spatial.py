@@ -23,6 +23,7 @@ from ...errors import InputError
 from ...linker import Linker
 from ...models.linking.spatial import SpatialBatch, SpatialEmbedding
 from ...models.linking.texts import TextReader, load_reader
+from ...models.parameter_count import count_parameters, describe_parameters
 from ...prefetch import load_ahead
 from ...text.options import WEIGHTED
 from ...text.sentence_vectors import SentenceEncoder, WordSum, unit_rows
@@ -55,11 +56,11 @@ class SpatialJob(LinkingJob):
         model = SpatialEmbedding(encoder.channels, reader.vector_size, model_options, encoder)
         if start:
             load_checkpoint_weights(model, start)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"spatial embedding of {encoder.channels} channels in {model_options.blocks} blocks of "
             f"{model.dimensions} dimensions, {len(labels.seen):,} seen and "
-            f"{len(labels.held_out):,} held-out labels, {trained:,} trained parameters"
+            f"{len(labels.held_out):,} held-out labels, "
+            f"{describe_parameters(count_parameters(model))}"
         )
         self.open(model.to(inputs.device), reader, None)
         self.linker = Linker(model, reader, inputs.transform, labels)

@@ -40,7 +40,7 @@ def _idle_linear(groups: OptionGroups) -> dict[str, str]:
     (model, options), starts = linear_options(groups), groups.run.start_from is not None
     idle = dict.fromkeys(LINEAR.hidden, "has no effect with --system linear")
     if model.solver == "cca":
-        trained = (*option_names(TrainingOptions), "margin", "tensorboard", "curves")
+        trained = (*option_names(TrainingOptions), "margin", "logger", "tensorboard", "curves")
         trained += ("resume", "start_from")
         idle = dict.fromkeys(trained, "needs --solver ranking") | idle
     else:

@@ -19,6 +19,7 @@ from ...data.thumbnails import load_thumbnails
 from ...distributed import say
 from ...errors import InputError
 from ...models.losses import Loss
+from ...models.parameter_count import count_parameters, describe_parameters
 from ...models.relation.articles import ArticleReader
 from ...models.relation.model import RelationBatch, RelationModel
 from ...prefetch import load_ahead
@@ -79,10 +80,10 @@ class RelationJob:
         else:
             fill_embedding(model, reader.vocabulary, _sentences(self.data.split("train")))
         model.train_parts(autoencoder=self.is_autoencoder)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"{'autoencoder' if self.is_autoencoder else 'classifier'} of images with "
-            f"{encoder.channels} channels and {size:,} words, {trained:,} trained parameters"
+            f"{encoder.channels} channels and {size:,} words, "
+            f"{describe_parameters(count_parameters(model))}"
         )
         return model
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captioner.models.captioning import attention
-from captioner.models.captioning.attention import additive_energies
+from captioner.models.captioning.attention import decay
 
 
 def draw(*shape, seed=0, scale=1.0):
@@ -14,6 +14,10 @@ def draw(*shape, seed=0, scale=1.0):
 
 def paper_energies(queries, keys, weight):
     return torch.tanh((keys[:, None] + queries[:, :, None]) / 2) @ weight
+
+
+def additive_energies(queries, keys, weight):
+    return attention.additive_energies(queries, decay(keys.detach()), weight, keys)
 
 
 @pytest.fixture(params=[1, 2**7, 2**30])

@@ -285,7 +285,8 @@ def test_precomputed_word_gates_leave_the_results(expected_steps, tiny_model, fe
     memory, state = model.start(maps, expected_steps)
     assert ("word_gates" in memory) == (2 * expected_steps > 15)  # words of the vocabulary
     values = torch.relu(model.annotate(maps.permute(0, 2, 3, 1)))
-    plain = {"keys": model.key(values) * 2, "values": values}
+    keys = model.key(values) * 2
+    plain = {"keys": keys, "decayed_keys": torch.exp(-keys.detach()), "values": values}
     actual, expected = model.step(words, state, memory), model.step(words, state, plain)
     torch.testing.assert_close(actual, expected)
 
