@@ -207,7 +207,7 @@ class JointEmbedding(nn.Module):
         further = [part for part in (batch.exchanged, batch.differences) if part is not None]
         parts = [batch.texts, *(p.texts if isinstance(p, Exchanged) else p.words for p in further)]
         rows = self.encode_texts(concatenate(parts) if further else batch.texts)
-        texts, *others = rows.split([len(part) for part in parts])
+        texts, *others = torch.split(rows, [len(part) for part in parts])
         # In bfloat16, scores have an error of up to 0.2 in the exponent of InfoNCE.
         with torch.autocast(images.device.type, enabled=False):
             return self._loss(batch, images, texts, others)

@@ -96,7 +96,7 @@ def are_parts(short: Tensor, captions: Tensor) -> Tensor:
     count, size = len(captions), int(torch.cat([short.flatten(), captions.flatten()]).max()) + 1
     # Only captions with the rarest word of a text can contain it: few pairs need to be compared.
     keys = captions * count + torch.arange(count)[:, None]
-    holders = keys[captions != PAD].unique()  # sorted by word, then by caption
+    holders: Tensor = torch.unique(keys[captions != PAD])  # sorted by word, then by caption
     frequency = torch.bincount(holders // count, minlength=size)
     firsts = frequency.cumsum(0) - frequency
     column = frequency[short].masked_fill(short == PAD, count + 1).argmin(1)

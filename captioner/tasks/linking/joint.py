@@ -173,7 +173,8 @@ class JointJob(LinkingJob):
         rows = np.concatenate([np.arange(f, f + n) for f, n in zip(firsts, counts, strict=True)])
         captions = self._texts.take(torch.from_numpy(rows)).tokens
         assert captions is not None
-        parts = are_parts(self._stems[tokens], self._stems[captions]).split(counts.tolist(), 1)
+        found = are_parts(self._stems[tokens], self._stems[captions])
+        parts = torch.split(found, counts.tolist(), 1)
         return torch.stack([part.any(1) for part in parts])
 
 
