@@ -140,10 +140,13 @@ class Captioner:
         license: str = "unknown",
         name: str | None = None,
         language: str | None = None,
+        compact: bool = False,
     ) -> Path:
         """Write the model and a model card to a new directory that `from_pretrained` can load.
 
-        The files contain no local paths and no training state. license: the hub's identifier for
+        The files contain no local paths and no training state. compact: store large weights in 8
+        bits, which takes a quarter of the space and may change a few words; versions of captioner
+        without 8-bit checkpoints cannot read them. license: the hub's identifier for
         the licence of the weights, such as "apache-2.0". name: the name under which others will
         load the model, shown on the model card; None uses the directory's name. language: ISO 639
         code of the captions' language; if None, the card states English if the vocabulary contains
@@ -171,7 +174,8 @@ class Captioner:
         def save_vocabulary(draft: Path) -> None:
             self.vocabulary.save(draft / VOCABULARY)
 
-        checkpoints.save(directory, config, save_vocabulary, self.model.state_dict(), None, card)
+        weights = self.model.state_dict()
+        checkpoints.save(directory, config, save_vocabulary, weights, None, card, compact=compact)
         return directory
 
     def push_to_hub(

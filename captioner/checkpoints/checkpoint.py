@@ -10,8 +10,8 @@
 A shared checkpoint contains README.md, its model card, instead of training_state.pt. A model fitted
 in closed form has no training_state.pt.
 
-This version writes format 6 and reads formats 5 and 6. Format 5 differs only in the names of the
-weights in `RENAMED_WEIGHTS`.
+This version writes formats 6 and 7 and reads formats 5 to 7. Format 5 differs only in the names of
+the weights in `RENAMED_WEIGHTS`, format 7 in its weights, which are those of `compact`.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from ..atomic_io import atomic_directory, sibling_path
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
 from ..text.vocabulary import Vocabulary
+from .compact import compress, expand
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
 
     Model = TypeVar("Model", bound=nn.Module)
 
-FORMAT = 6
+FORMAT, COMPACT = 6, 7
 # Older formats that can be read: {format: {old name of a weight: its name in FORMAT}}.
 RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
     5: {"picture.weight": "image_embedding.weight", "picture.bias": "image_embedding.bias"},
 }
-READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT)
+READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT, COMPACT)
 ADVICE = "copy or download the checkpoint again"
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 NON_NEGATIVE = ("running_var", "deviation")  # last parts of the names of buffers
@@ -129,11 +130,14 @@ def save(
     weights: "Mapping[str, Tensor]",
     training_state: Mapping[str, Any] | None,
     card: str | None = None,
+    *,
+    compact: bool = False,
 ) -> None:
     """Write a checkpoint to `directory`, atomically replacing any existing one.
 
     save_text_model(directory): writes the vocabulary or the other files of the text model. A
-    shared checkpoint has a `card` (Markdown) and no training state. Raises InputError if the files
+    shared checkpoint has a `card` (Markdown) and no training state. compact: whether large weights
+    are stored in 8 bits. Raises InputError if the files
     cannot be written, for example because the disk is full; an existing checkpoint is then kept.
     """
     from safetensors import SafetensorError
@@ -141,10 +145,12 @@ def save(
 
     try:
         with atomic_directory(directory) as part:
-            content = {**config, "format": FORMAT}
+            content = {**config, "format": COMPACT if compact else FORMAT}
             (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
             save_text_model(part)
             tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+            if compact:
+                tensors = compress(tensors)
             save_file(tensors, part / WEIGHTS)
             shutil.copymode(part / CONFIG, part / WEIGHTS)  # safetensors ignores the umask
             if training_state is not None:
@@ -185,17 +191,18 @@ def load(path: Path | str) -> Checkpoint:
     path, config = inspect(Path(path))
     version = config.get("format")
     if not isinstance(version, int) or version not in READABLE:
-        newer = isinstance(version, int) and version > FORMAT
+        newer = isinstance(version, int) and version > READABLE[-1]
         raise InputError(
             f"checkpoint {path} cannot be loaded: it has format {version}, but this version of "
             f"captioner reads {readable_formats()}; "
             + ("update captioner" if newer else "retrain the model")
         )
-    return Checkpoint(path, config, _upgrade_names(_read_weights(path / WEIGHTS), version))
+    weights = _upgrade_names(_read_weights(path / WEIGHTS), version)
+    return Checkpoint(path, config, expand(weights) if version == COMPACT else weights)
 
 
 def readable_formats() -> str:
-    """Return, as text, the formats that `load` reads, for example "formats 5 and 6"."""
+    """Return, as text, the formats that `load` reads, for example "formats 5, 6 and 7"."""
     *older, current = map(str, READABLE)
     return f"formats {', '.join(older)} and {current}" if older else f"format {current}"
 

@@ -12,6 +12,7 @@ from ..metrics.captions import SCORES
 from ..models.parameter_count import describe_parameters
 from ..text.vocabulary import Vocabulary
 from . import checkpoint
+from .compact import SCALES
 from .runs import read_log, run_of
 
 CAPTIONING = "captioning"  # its models are described in words, other models by their options
@@ -190,4 +191,5 @@ def _count(weights: Path) -> int:
     from safetensors import safe_open
 
     with safe_open(weights, "numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        names = [name for name in file.keys() if not name.endswith(SCALES)]  # noqa: SIM118
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)

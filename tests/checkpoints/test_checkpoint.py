@@ -324,12 +324,12 @@ READS = "this version of captioner reads formats"
     ("change", "message"),
     [
         (
-            {"format": 7},
-            f"cannot be loaded: it has format 7, but {READS} 5 and 6; update captioner",
+            {"format": 8},
+            f"cannot be loaded: it has format 8, but {READS} 5, 6 and 7; update captioner",
         ),
         (
             {"format": 1},
-            f"cannot be loaded: it has format 1, but {READS} 5 and 6; retrain the model",
+            f"cannot be loaded: it has format 1, but {READS} 5, 6 and 7; retrain the model",
         ),
         ({"format": "6"}, f"cannot be loaded: it has format 6, but {READS}"),
         ({"format": [6]}, rf"cannot be loaded: it has format \[6\], but {READS}"),

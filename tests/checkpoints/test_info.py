@@ -43,7 +43,7 @@ def test_the_info_agrees_with_the_files(run, which):
     assert info["path"] == str(read.path)
     assert info["numbers"] == sum(value.numel() for value in read.weights.values())
     assert info["words"] == len(read.vocabulary.words)
-    assert info["formats"] == [5, 6]
+    assert info["formats"] == [5, 6, 7]
     assert info["format"] == FORMAT
     assert info["epochs"] == len(rows)
     assert info["seconds"] > 0
@@ -86,7 +86,7 @@ def test_the_description(run, tmp_path_factory):
     assert "colours (coco), /" in text
     assert " of 20 epochs, batch 8, seed 0, 0." in text
     assert "  BLEU-4 " in text
-    assert f"format    {FORMAT}; this version of captioner reads formats 5 and 6" in text
+    assert f"format    {FORMAT}; this version of captioner reads formats 5, 6 and 7" in text
     assert "model.safetensors" in text
     assert "; all match their checksums" in text
     plain = describe_info(read_info(tiny.run(tmp_path_factory, attention=False)))

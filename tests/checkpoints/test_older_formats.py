@@ -46,7 +46,7 @@ def run(tmp_path, tmp_path_factory, monkeypatch):
 
 
 def test_every_readable_format_is_tested():
-    readable = {*OLD_NAMES, checkpoint.FORMAT}
+    readable = {*OLD_NAMES, checkpoint.FORMAT, checkpoint.COMPACT}
     assert set(checkpoint.READABLE) == readable
 
 
