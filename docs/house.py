@@ -22,6 +22,7 @@ ROWS = (
         "atomic_io",
         "devices",
         "products",
+        "meta",
         "distributed",
         "prefetch",
     ),

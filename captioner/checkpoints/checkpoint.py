@@ -213,10 +213,10 @@ def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
     The model is built on the meta device, so that a config that does not match the weights or the
     text model is rejected before any memory is allocated. Raises InputError for such a config.
     """
-    import torch
+    from ..meta import on_meta_device
 
     try:
-        with torch.device("meta"):
+        with on_meta_device():
             model = build()
         _check_types(model, checkpoint.weights)
         model.load_state_dict(checkpoint.weights, assign=True)

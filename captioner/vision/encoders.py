@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..data.images import Transform
 from ..errors import InputError
+from ..meta import on_meta_device
 from .light_torchvision import torchvision
 from .options import SMALL_CNN, EncoderOptions
 from .receptive_field import ReceptiveField, measure_receptive_field
@@ -232,7 +233,7 @@ def check_encoder(options: EncoderOptions, pretrained: bool = False) -> None:
 
     The weights are read, and downloaded if they are named, but no random numbers are drawn.
     """
-    with torch.device("meta"):
+    with on_meta_device():
         build_encoder(
             options.encoder,
             options.encoder_weights,

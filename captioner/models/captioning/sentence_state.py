@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...data.batches import MAX_WORDS
 from ...decoding.hypothesis import Memory, State
+from ...meta import on_meta_device
 from ...text.sentence_vectors import unit_rows
 from ...text.vocabulary import START, Vocabulary
 from ...vision.encoders import Encoder
@@ -122,7 +123,7 @@ def build_sentence_state(
     weights: the model's state dict without the weights of the image encoder. Raises RuntimeError if
     the names or shapes of the weights do not match the other arguments.
     """
-    with torch.device("meta"):
+    with on_meta_device():
         encoder = cast(Encoder, NoEncoder(channels))
         model = build_model(encoder, len(vocabulary), options)
         model.words = UnscoredEmbedding(len(vocabulary), options.embedding_size)
