@@ -16,6 +16,7 @@ weights in `RENAMED_WEIGHTS`.
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ..data.images import Transform
 
     Model = TypeVar("Model", bound=nn.Module)
+
+log = logging.getLogger(__name__)
 
 FORMAT = 6
 # Older formats that can be read: {format: {old name of a weight: its name in FORMAT}}.
@@ -191,7 +194,9 @@ def load(path: Path | str) -> Checkpoint:
             f"captioner reads {readable_formats()}; "
             + ("update captioner" if newer else "retrain the model")
         )
-    return Checkpoint(path, config, _upgrade_names(_read_weights(path / WEIGHTS), version))
+    weights = _read_weights(path / WEIGHTS)
+    log.debug("checkpoint %s: task %s, format %s", path, config.get("task"), version)
+    return Checkpoint(path, config, _upgrade_names(weights, version))
 
 
 def readable_formats() -> str:

@@ -7,6 +7,7 @@ from the environment are not used, because a proxy would resolve the name itself
 """
 
 import ipaddress
+import logging
 import socket
 import ssl
 import time
@@ -17,6 +18,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..._version import __version__
 from .location import UnreachableError
+
+log = logging.getLogger(__name__)
 
 # False refuses URLs; True allows public servers; "private" also allows those of private networks
 # and of this machine.
@@ -67,6 +70,7 @@ def download(image: WebImage, max_bytes: int = MAX_BYTES) -> bytes:
         except (OSError, HTTPException, UnicodeError) as error:
             raise _failed(image, str(error) or type(error).__name__) from error
         if target is None:
+            log.debug("%s: %d bytes", image, len(content))
             return content
         url = urljoin(url, target)
         if parts.scheme == "https" and url.startswith("http:"):
