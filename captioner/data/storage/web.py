@@ -112,12 +112,12 @@ def _get(
             "Connection": "close",
         }
         connection.request("GET", path.encode("utf-8").decode("latin-1"), headers=headers)
-        response = connection.getresponse()
-        if response.status in REDIRECTS:
-            return b"", response.headers.get("Location", "")
-        if response.status != 200:
-            raise _failed(image, f"HTTP {response.status} {response.reason}")
-        return _receive(image, response, max_bytes, deadline), None
+        with connection.getresponse() as response:  # which has taken over the socket
+            if response.status in REDIRECTS:
+                return b"", response.headers.get("Location", "")
+            if response.status != 200:
+                raise _failed(image, f"HTTP {response.status} {response.reason}")
+            return _receive(image, response, max_bytes, deadline), None
     finally:
         connection.close()
 
