@@ -1,6 +1,7 @@
 """Caption and score images with a trained model or an ensemble."""
 
 import functools
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from .products import decoding_in
 from .text.collate import pad_captions
 from .text.vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -128,6 +130,7 @@ class Captioner:
             raise InputError("at least one checkpoint is required, got none")
         candidates = [Candidate(str(each.path), *restore(each), each.vocabulary) for each in read]
         model: CaptionModel = build_ensemble(candidates).to(pick_device(device))
+        log.debug("%d checkpoint(s) on %s in %s", len(read), device_of(model), precision)
         if compile:
             model = compile_steps(model)
         config = read[0].config if len(read) == 1 else None

@@ -6,12 +6,15 @@ then logged, as are the details that only `--verbose` shows.
 
 import argparse
 import logging
+import platform
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
+
+from ._version import __version__
 
 LOGGER = logging.getLogger("captioner")
 
@@ -75,6 +78,10 @@ def add_verbosity(parser: argparse.ArgumentParser, *, shown: bool = True) -> Non
         )
 
 
+def _platform() -> tuple[str, str]:
+    return platform.python_version(), platform.platform()
+
+
 @contextmanager
 def verbosity(arguments: argparse.Namespace) -> Iterator[None]:
     """Apply the flags of `add_verbosity` to the logger while a command runs."""
@@ -85,6 +92,7 @@ def verbosity(arguments: argparse.Namespace) -> Iterator[None]:
         LOGGER.addHandler(handler)
         LOGGER.propagate = False
         LOGGER.setLevel(logging.DEBUG)
+        LOGGER.debug("captioner %s, Python %s, %s", __version__, *_platform())
     elif quiet:
         LOGGER.setLevel(logging.WARNING)
     try:

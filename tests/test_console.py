@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from captioner import __version__
 from captioner.console import LOGGER, add_verbosity, note, progress_bar, say, verbosity
 
 
@@ -55,7 +56,8 @@ def test_verbose_adds_details_on_stderr(capsys, words):
         report()
     printed = capsys.readouterr()
     assert printed.out == "said\n"
-    lines = printed.err.splitlines()
+    versions, *lines = printed.err.splitlines()
+    assert f"DEBUG captioner: captioner {__version__}, Python 3." in versions
     assert lines[0] == "noted"
     assert lines[1].endswith("DEBUG captioner.somewhere: a detail")
     assert lines[2].endswith("WARNING captioner.somewhere: a warning")

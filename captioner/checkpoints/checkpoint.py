@@ -16,6 +16,7 @@ the weights in `RENAMED_WEIGHTS`, format 7 in its weights, which are those of `c
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ..data.images import Transform
 
     Model = TypeVar("Model", bound=nn.Module)
+
+log = logging.getLogger(__name__)
 
 FORMAT, COMPACT = 6, 7
 # Older formats that can be read: {format: {old name of a weight: its name in FORMAT}}.
@@ -198,6 +201,7 @@ def load(path: Path | str) -> Checkpoint:
             + ("update captioner" if newer else "retrain the model")
         )
     weights = _upgrade_names(_read_weights(path / WEIGHTS), version)
+    log.debug("checkpoint %s: task %s, format %s", path, config.get("task"), version)
     return Checkpoint(path, config, expand(weights) if version == COMPACT else weights)
 
 

@@ -3,7 +3,9 @@
 The layouts are defined in `formats`; images are not opened here.
 """
 
+import logging
 import re
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
@@ -43,6 +45,7 @@ from .splits import complete_splits
 from .storage import files as storage
 from .storage.location import Location
 
+log = logging.getLogger(__name__)
 MAX_CHILDREN = 100  # files and directories that are tried for a message
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".token", ".tar", ".parquet")
 ON_ERROR = ("stop", "skip")
@@ -151,7 +154,11 @@ def load_data(
         if distributed.is_first():
             demo.write_demo(path)
         distributed.barrier()
-    return read_captions(path, format, on_error)
+    started = time.perf_counter()
+    data = read_captions(path, format, on_error)
+    seconds = time.perf_counter() - started
+    log.debug("%s (%s): %d images, read in %.1f s", path, data.format, len(data.examples), seconds)
+    return data
 
 
 def _data_name(root: Path | Location) -> str:

@@ -12,6 +12,7 @@ Shapes: N images, B images per batch, D channels, (h, w) grid.
 import functools
 import hashlib
 import json
+import logging
 import os
 import secrets
 import threading
@@ -36,6 +37,8 @@ from ..errors import InputError
 from ..prefetch import load_ahead
 from .encoders import Encoder
 from .store_files import KEY_TYPE, KEYS, ROWS, Segment, read_about, read_segments, remove_abandoned
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2  # part of the key
 SEGMENT = 512  # images per segment, lost if a process is killed; a multiple of the batch size
@@ -164,6 +167,7 @@ class FeatureStore:
         keys = keys_of(stamps)
         try:
             self._prepare()
+            log.debug("%d rows of %s from %s", len(keys), kind, self.directory)
             if len(missing := self._missing(keys, kind)):
                 with progress_bar(total=len(missing), desc="features", unit="image") as bar:
                     while len(missing):

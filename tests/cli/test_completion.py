@@ -14,7 +14,7 @@ DOGS = ["dog 1.png", "dogs"]
 COMPLETIONS = {  # in every shell, by the line before the tab
     "captioner ": list(commands.COMMANDS),
     "captioner cap": ["caption"],
-    "captioner --v": ["--version"],
+    "captioner --v": ["--verbose", "--version"],
     "captioner caption --heat": ["--heatmap", "--heatmap-format"],
     "captioner caption --method ": ["greedy", "sample", "beam"],
     "captioner data --format kaggle3": ["kaggle30k"],

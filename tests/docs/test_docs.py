@@ -87,7 +87,7 @@ TOOLS = ("pytest", ".ci/run", "ruff ", "mypy", "python -m venv", ". .venv")  # i
 SHELL = ("cp", "mkdir", "ls", "head", "cat", "echo", "find")
 OTHER_FLAGS = {  # of programs that are not part of this repository
     *("--data-binary", "--check", "--logdir", "--nproc-per-node", "--nnodes"),
-    *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--max-restarts"),
+    *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--max-restarts", "--rm", "--strict"),
 }
 SHOWN_PROGRAMS = {"onnx_caption.py"}  # printed on a page
 NUMBERS = {"N": "1", "P": "0.5", "STAGE": "0"}  # placeholders in inline commands

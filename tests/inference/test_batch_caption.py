@@ -332,3 +332,16 @@ def test_a_url_is_captioned_if_urls_are_allowed(run, images, capsys, monkeypatch
         monkeypatch.setattr(web, "is_public", lambda _: True)
         call(run, url, "--allow-urls")
     assert capsys.readouterr().out.startswith(f"{url}\t")
+
+
+def test_details_and_silence(run, many, capsys):
+    many(1)
+    call(run, "many", "--verbose")
+    shown = capsys.readouterr()
+    assert (
+        f"DEBUG captioner.checkpoints.checkpoint: checkpoint {run / 'best'}: task cap" in shown.err
+    )
+    assert "DEBUG captioner.captioner: 1 checkpoint(s) on cpu in float32" in shown.err
+    call(run, "many", "--quiet", "--output", "a.csv")
+    assert capsys.readouterr() == ("", "")
+    assert Path("a.csv").exists()

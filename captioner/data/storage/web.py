@@ -7,6 +7,7 @@ from the environment are not used, because a proxy would resolve the name itself
 """
 
 import ipaddress
+import logging
 import socket
 import ssl
 import time
@@ -17,6 +18,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..._version import __version__
 from .location import UnreachableError
+
+log = logging.getLogger(__name__)
 
 # False refuses URLs; True allows public servers; "private" also allows those of private networks
 # and of this machine.
@@ -67,6 +70,7 @@ def download(image: WebImage, max_bytes: int = MAX_BYTES) -> bytes:
         except (OSError, HTTPException, UnicodeError) as error:
             raise _failed(image, str(error) or type(error).__name__) from error
         if target is None:
+            log.debug("%s: %d bytes", image, len(content))
             return content
         url = urljoin(url, target)
         if parts.scheme == "https" and url.startswith("http:"):
@@ -108,12 +112,12 @@ def _get(
             "Connection": "close",
         }
         connection.request("GET", path.encode("utf-8").decode("latin-1"), headers=headers)
-        response = connection.getresponse()
-        if response.status in REDIRECTS:
-            return b"", response.headers.get("Location", "")
-        if response.status != 200:
-            raise _failed(image, f"HTTP {response.status} {response.reason}")
-        return _receive(image, response, max_bytes, deadline), None
+        with connection.getresponse() as response:  # which has taken over the socket
+            if response.status in REDIRECTS:
+                return b"", response.headers.get("Location", "")
+            if response.status != 200:
+                raise _failed(image, f"HTTP {response.status} {response.reason}")
+            return _receive(image, response, max_bytes, deadline), None
     finally:
         connection.close()
 
