@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ...evaluation.options import EvaluationRequest
 
 SEEN, HELD_OUT = "mAP_seen", "mAP_held_out"
-SOURCES = ("ppmi-svd", "lsa", "word2vec", "fasttext")  # of word vectors
+PPMI_IMAGE = "ppmi-image"  # PPMI and SVD of words in the captions of the same image
+SOURCES = (PPMI_IMAGE, "ppmi-svd", "lsa", "word2vec", "fasttext")  # of word vectors
 SEGMENTATION_FLAGS = frozenset({"masks", "threshold"})  # of evaluation
 
 
@@ -62,7 +63,8 @@ def _check(groups: OptionGroups) -> None:
             "the spatial embedding needs exactly one source of word vectors, got "
             f"{len(options.text_vectors)}; pass one --text-vectors"
         )
-    check_sentence_encoder(options)
+    if options.text_vectors[0].removesuffix(WEIGHTED) != PPMI_IMAGE:
+        check_sentence_encoder(options)
 
 
 def _stored(groups: OptionGroups) -> dict[str, Any]:
