@@ -99,7 +99,8 @@ SPATIAL = Task(
         "epochs": 6,
         "encoder_learning_rate": 3e-3,
         "held_out": 0.0,  # the words of the demo have too little in common
-        "text_vectors": ("lsa",),  # ppmi-svd makes the names of shapes too similar
+        "blocks": 5,
+        "text_vectors": ("lsa",),
         "text_dimensions": 40,
         "max_share": 0.88,
         "min_images": 20,
