@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SEEN, HELD_OUT = "mAP_seen", "mAP_held_out"
 PPMI_IMAGE = "ppmi-image"  # PPMI and SVD of words in the captions of the same image
 SOURCES = (PPMI_IMAGE, "ppmi-svd", "lsa", "word2vec", "fasttext")  # of word vectors
-SEGMENTATION_FLAGS = frozenset({"masks", "threshold"})  # of evaluation
+SEGMENTATION_FLAGS = frozenset({"masks", "threshold", "refine"})  # of evaluation
 
 
 def spatial_options(groups: OptionGroups) -> tuple[SpatialOptions, SpatialTaskOptions]:
