@@ -63,7 +63,7 @@ def _affinities(colors: Tensor) -> Tensor:
 
 def _diffuse(maps: Tensor, weights: Tensor) -> Tensor:
     """Average maps (L, H, W) over the neighbours of each pixel, ROUNDS times."""
-    parts = list(zip(DISTANCES, weights.split(8), strict=True))
+    parts = list(zip(DISTANCES, torch.split(weights, 8), strict=True))
     for _ in range(ROUNDS):
         averaged = torch.zeros_like(maps)
         for distance, own in parts:
