@@ -192,11 +192,13 @@ def measure_demo(linker: Linker, data: CaptionData, split: str) -> dict[str, flo
     """Return pointing, the best mean IoU over thresholds, and P@5 of painted search of the demo."""
     numbers: dict[str, float] = {}
     for threshold in (0.8, 0.5):
-        found = score_demo(linker, data, split, threshold)
-        if found is None or found.pointing is None:
-            return {}
-        numbers["pointing"] = found.pointing.accuracy / 100
-        numbers[f"mean IoU, threshold {threshold}"] = found.masks.mean_iou
+        for refined in (True, False):
+            found = score_demo(linker, data, split, threshold, refined)
+            if found is None or found.pointing is None:
+                return {}
+            numbers["pointing"] = found.pointing.accuracy / 100
+            how = f"threshold {threshold}{'' if refined else ', not refined'}"
+            numbers[f"mean IoU, {how}"] = found.masks.mean_iou
     examples, shapes = data.split(split), demo.read_shapes(data.root, split)
     words = [*KINDS, *COLORS]
     maps = linker.label_maps([load_image(example.path) for example in examples], words)

@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="map value below which a pixel of the mask is background [%(default)s]",
     )
     parser.add_argument(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let the mask follow the edges of the image [%(default)s]",
+    )
+    parser.add_argument(
         "--regions",
         type=int,
         metavar="INT",
@@ -75,6 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..linker import Linker
     from ..models.linking.clip import ClipEmbedding
     from ..plots.heatmaps import LABEL, save_heatmap
+    from ..refinement import refine
     from ..regions import spatial
 
     linker = Linker.from_pretrained(arguments.checkpoint, arguments.device)
@@ -97,7 +104,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"values: {array}")
     if arguments.masks:
         mask = output / f"{stem}-mask.png"
-        _write_mask(mask, image, maps, encoder.offset, arguments.threshold)
+        pixels = refine if arguments.refine else _interpolate
+        _write_mask(mask, pixels(maps, image, encoder.offset), arguments.threshold)
         print(f"mask: {mask}")
         for number, word in enumerate(words, start=1):
             print(f"{number}\t{word}")
@@ -133,17 +141,19 @@ def _localize_patches(arguments: argparse.Namespace, linker: "Linker") -> None:
         print(f"values: {array}")
 
 
-def _write_mask(
-    path: Path, image: "Image.Image", maps: np.ndarray, offset: float, threshold: float
-) -> None:
-    from ..data.masks import mask_image
+def _interpolate(maps: np.ndarray, image: "Image.Image", offset: float) -> np.ndarray:
     from ..plots.overlays import upsample
+
+    return upsample(maps, (image.height, image.width), offset)
+
+
+def _write_mask(path: Path, maps: np.ndarray, threshold: float) -> None:
+    from ..data.masks import mask_image
     from ..regions import segment
 
     if len(maps) > 254:
         raise InputError(f"a mask can contain at most 254 words, got {len(maps)}; pass fewer")
-    classes = segment(upsample(maps, (image.height, image.width), offset), threshold)
-    mask_image(classes).save(path)
+    mask_image(segment(maps, threshold)).save(path)
 
 
 def _draw_regions(path: Path, linker: "Linker", image: "Image.Image", count: int) -> None:

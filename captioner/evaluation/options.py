@@ -46,6 +46,7 @@ class EvaluationOptions:
         None, "spatial models: directory in Pascal VOC's layout, whose masks are scored"
     )
     threshold: float = option(0.8, "spatial models: map value below which a pixel is background")
+    refine: bool = option(True, "spatial models: let masks follow the edges of the image")
     ranked_images: int | None = option(
         None,
         "m-CNN: number of evenly spaced images; each is scored with the captions of all of them; "

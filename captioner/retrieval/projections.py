@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..errors import InputError
+from ..text.content_words import stem
 
 METHODS = ("tsne", "pca")
 MIN_VECTORS = 5
@@ -95,14 +96,21 @@ def nearest_words(
     vectors (N, Y): embeddings. groups (N,): the group of each vector, from 0, or -1 for none. rows
     (words, Y): the embeddings of the words. Words are ranked by their dot product with the
     difference between the group's mean vector and the mean of all groups' mean vectors; with the
-    mean vector itself if there is only one group.
+    mean vector itself if there is only one group. Of several forms of a word, only the best counts.
     """
     means = np.stack([vectors[groups == group].mean(0) for group in range(groups.max() + 1)])
     scores = (means - means.mean(0)) @ rows.T  # (groups, words)
     if len(means) == 1:
         scores = means @ rows.T
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    return [[words[i] for i in best] for best in order]
+    found = []
+    for order in np.argsort(-scores, axis=1, kind="stable"):
+        best: dict[str, str] = {}  # by stem
+        for i in order:
+            best.setdefault(stem(words[i]), words[i])
+            if len(best) == count:
+                break
+        found.append(list(best.values()))
+    return found
 
 
 def _check(vectors: np.ndarray) -> np.ndarray:

@@ -58,35 +58,63 @@ def fit_fasttext(
 
 
 def fit_ppmi_svd(
-    sentences: Sequence[str], min_count: int, dimensions: int, *, weighted: bool
+    sentences: Sequence[str],
+    min_count: int,
+    dimensions: int,
+    *,
+    weighted: bool,
+    window: int | None = WINDOW,
 ) -> WordSum:
-    """Factorise the positive pointwise mutual information of words up to WINDOW words apart.
+    """Factorise the positive pointwise mutual information of words that occur together.
 
     This is a count-based counterpart of GloVe. Counts of contexts are raised to the power
     SMOOTHING, and the singular vectors are multiplied by the square roots of the singular values
     (Levy et al. 2015, sections 3.2 and 3.3), which works better than whitening. The vectors are
     processed by `centre`. dimensions: number of singular vectors, limited to V. weighted: as in
-    `fit_word2vec`.
+    `fit_word2vec`. window: maximum distance of two words that occur together. None counts the
+    sentences that contain both words, wherever they are; a word then also occurs with itself.
     """
     words, frequencies = document_frequencies(sentences, min_count)
-    matrix = _ppmi(sentences, {word: i for i, word in enumerate(words)})
+    index = {word: i for i, word in enumerate(words)}
+    known = [[index[w] for w in plain_words(s) if w in index] for s in sentences]
+    size = len(words)
+    counted = _shared_texts(known, size) if window is None else _neighbours(known, size, window)
+    matrix = _ppmi(*counted, size)
     vectors = _leading_rows(matrix, min(dimensions, len(words))).numpy()
     weights = word_weights(frequencies, len(sentences), weighted=weighted)
     return WordSum(words, weights, centre(vectors))
 
 
-def _ppmi(sentences: Sequence[str], index: dict[str, int]) -> torch.Tensor:
-    """Return the sparse PPMI matrix (V, V) of words and contexts, without unknown words."""
-    known = [[index[w] for w in plain_words(s) if w in index] for s in sentences]
+def _neighbours(
+    known: Sequence[Sequence[int]], size: int, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count pairs of words up to `window` words apart, in texts of word ids.
+
+    Returns the pairs that occur, as first * V + second, and their counts.
+    """
     ids = np.array([i for row in known for i in row], dtype=np.int64)
     owner = np.repeat(np.arange(len(known)), [len(row) for row in known])
-    size = len(index)
     pairs = []
-    for distance in range(1, WINDOW + 1):
+    for distance in range(1, window + 1):
         together = owner[:-distance] == owner[distance:]
         left, right = ids[:-distance][together], ids[distance:][together]
         pairs += [left * size + right, right * size + left]
-    cells, counts = np.unique(np.concatenate(pairs), return_counts=True)
+    return np.unique(np.concatenate(pairs), return_counts=True)
+
+
+def _shared_texts(known: Sequence[Sequence[int]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Count the texts that contain both words of a pair; returns pairs as `_neighbours` does."""
+    shared = np.zeros((size, size), np.int32)
+    for row in known:
+        distinct = np.unique(np.array(row, np.int64))
+        shared[np.ix_(distinct, distinct)] += 1
+    flat = shared.ravel()
+    cells = np.flatnonzero(flat)
+    return cells, flat[cells]
+
+
+def _ppmi(cells: np.ndarray, counts: np.ndarray, size: int) -> torch.Tensor:
+    """Return the sparse PPMI matrix (V, V) of words and contexts from counts of their pairs."""
     rows, columns = cells // size, cells % size
     totals = np.bincount(rows, counts, size)  # (V,), also of the contexts: counts are symmetric
     contexts = totals**SMOOTHING

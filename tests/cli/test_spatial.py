@@ -205,9 +205,11 @@ def test_segmentation_of_masks(run, images, capsys, tmp_path):
             mask = mask[:, ::-1]
         mask_image(mask).save(tmp_path / "voc" / "SegmentationClass" / name)
     words = ["evaluate", "--checkpoint", run, "--masks", tmp_path / "voc", "--output", tmp_path]
-    out = call(capsys, *words, "--threshold", 0.5).out
+    call(capsys, *words, "--threshold", 0.3, "--no-refine")
+    plain = json.loads((tmp_path / "scores.json").read_text())
+    out = call(capsys, *words, "--threshold", 0.3).out
     scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["micro_iou"] > 0.7
+    assert scores["micro_iou"] > max(0.95, plain["micro_iou"])  # the edge between the halves
     assert scores["iou"]["red"] > 0.7
     assert scores["iou"]["zebra"] is None
     assert "never predicted (unknown words): zebra" in out

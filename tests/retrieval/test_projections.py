@@ -153,3 +153,5 @@ def test_groups_are_named_by_the_words_that_fit_them_better_than_the_others():
     assert nearest_words(vectors, groups, words, rows, 1) == [["first"], ["second"]]
     assert nearest_words(vectors, groups, words, rows, 2)[0] == ["first", "all"]
     assert nearest_words(vectors, np.array([0, 0, -1, -1]), words, rows, 1) == [["all"]]
+    forms, rows = ["star", "stars", "sky"], np.array([rows[0], rows[0], rows[0] / 2])
+    assert nearest_words(vectors, groups, forms, rows, 2)[0] == ["star", "sky"]

@@ -15,23 +15,35 @@ WORDS = [f"w{i}" for i in range(12)]
 CAPTIONS = [" ".join(RNG.choice(WORDS[3 * (i % 4) : 3 * (i % 4) + 5], 8)) for i in range(60)]
 
 
-def dense_ppmi(sentences, words):
-    """Positive pointwise mutual information with smoothed contexts, pair by pair."""
+def count_neighbours(sentences, words):
     counts = np.zeros((len(words), len(words)))
     for sentence in sentences:
         ids = [words.index(w) for w in plain_words(sentence) if w in words]
         for i, word in enumerate(ids):
             for j in range(max(0, i - WINDOW), min(len(ids), i + WINDOW + 1)):
                 counts[word, ids[j]] += i != j
+    return counts
+
+
+def count_shared_sentences(sentences, words):
+    own = [set(plain_words(sentence)) for sentence in sentences]
+    return np.array([[sum({a, b} <= each for each in own) for b in words] for a in words])
+
+
+def dense_ppmi(counts):
+    """Positive pointwise mutual information with smoothed contexts."""
     shares = counts.sum(0) ** SMOOTHING / (counts.sum(0) ** SMOOTHING).sum()
     with np.errstate(divide="ignore"):
         return np.log(counts / counts.sum(1, keepdims=True) / shares).clip(0)
 
 
 @pytest.mark.parametrize("dimensions", [3, 12, 50])
-def test_ppmi_svd_is_the_truncated_svd_of_the_dense_matrix(dimensions):
-    encoder = fit_ppmi_svd(CAPTIONS, 1, dimensions, weighted=False)
-    left, values, _ = np.linalg.svd(dense_ppmi(CAPTIONS, list(encoder.words)))
+@pytest.mark.parametrize(
+    ("window", "count"), [(WINDOW, count_neighbours), (None, count_shared_sentences)]
+)
+def test_ppmi_svd_is_the_truncated_svd_of_the_dense_matrix(dimensions, window, count):
+    encoder = fit_ppmi_svd(CAPTIONS, 1, dimensions, weighted=False, window=window)
+    left, values, _ = np.linalg.svd(dense_ppmi(count(CAPTIONS, list(encoder.words))))
     rows = (left * np.sqrt(values))[:, :dimensions]
     rows -= rows.mean(0)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

@@ -136,14 +136,15 @@ class SpatialTaskOptions(TextVectorOptions):
     """The vectors of the labels, where the labels come from, and which of them are held out."""
 
     text_vectors: tuple[str, ...] = option(
-        ("ppmi-svd",),
-        "word vectors of labels: ppmi-svd, lsa, word2vec, fasttext, or a GloVe or word2vec file",
+        ("ppmi-image-tf-idf",),
+        "word vectors of labels: ppmi-image, ppmi-svd, lsa, word2vec, fasttext, or a GloVe or "
+        "word2vec file; with the suffix -tf-idf, rare words of a phrase count more",
     )
-    text_dimensions: int = option(100, "number of dimensions of fitted word vectors")
+    text_dimensions: int = option(300, "number of dimensions of fitted word vectors")
     tags: Path | None = option(
         None, "source of labels: a CSV file of tags, or NUS-WIDE's directory [caption words]"
     )
-    min_images: int = option(5, "minimum number of training images per label")
+    min_images: int = option(3, "minimum number of training images per label")
     labels_per_image: int = option(50, "number of labels per image in a training step")
     held_out: float = option(0.1, "fraction of labels to hold out from training")
 

@@ -22,6 +22,7 @@ from ...linker import Linker
 from ...metrics.pointing import Pointing, pointing
 from ...metrics.segmentation import Segmentation, segmentation
 from ...plots.overlays import upsample
+from ...refinement import refine
 from ...regions import segment
 from ...text.tokenizer import split_words
 
@@ -77,11 +78,14 @@ class SegmentScores:
         return "\n".join(lines)
 
 
-def score_masks(linker: Linker, found: SegmentedImages, threshold: float) -> SegmentScores:
+def score_masks(
+    linker: Linker, found: SegmentedImages, threshold: float, refined: bool = True
+) -> SegmentScores:
     """Segment images by label maps, and compare the results with the images' masks.
 
-    The maps are interpolated to the size of the image; `regions.segment` assigns the pixels.
-    Raises InputError if the name of every class contains an unknown word, and for unusable masks.
+    The maps are interpolated to the size of the image, by `refinement.refine` if `refined`;
+    `regions.segment` assigns the pixels. Raises InputError if the name of every class contains an
+    unknown word, and for unusable masks.
     """
     known = [not linker.texts.unknown_words(name) for name in found.classes]
     names = [name for name, is_known in zip(found.classes, known, strict=True) if is_known]
@@ -99,7 +103,7 @@ def score_masks(linker: Linker, found: SegmentedImages, threshold: float) -> Seg
         maps = linker.label_maps(images, names)
         for i, (image, own) in enumerate(zip(images, maps, strict=True)):
             true = found.read_mask(first + i, image.size)
-            given = numbers[segment(_to_pixels(linker, own, image), threshold)]
+            given = numbers[segment(_to_pixels(linker, own, image, refined), threshold)]
             total += segmentation(given, true, count)
     unknown = tuple(set(found.classes) - set(names))
     left_out = tuple(name for name in found.classes if name in unknown)
@@ -107,14 +111,15 @@ def score_masks(linker: Linker, found: SegmentedImages, threshold: float) -> Seg
 
 
 def score_demo(
-    linker: Linker, data: CaptionData, split: str, threshold: float
+    linker: Linker, data: CaptionData, split: str, threshold: float, refined: bool = True
 ) -> SegmentScores | None:
     """Score the maps of the names of shapes on a split of the demo.
 
-    The map of a kind is the maximum of the maps of its singular and its plural. Pointing accuracy
-    is measured for the names that occur in an image's captions; an image whose captions name no
-    shape counts for the masks only. Returns None for any other data set, and if the model does not
-    know all names. Raises InputError for another version of the demo.
+    The map of a kind is the maximum of the maps of its singular and its plural; refined: as in
+    `score_masks`. Pointing accuracy is measured for the names that occur in an image's captions; an
+    image whose captions name no shape counts for the masks only. Returns None for any other data
+    set, and if the model does not know all names. Raises InputError for another version of the
+    demo.
     """
     shapes = demo.read_shapes(data.root, split)
     words = [*KINDS, *PLURALS.values()]
@@ -133,7 +138,7 @@ def score_demo(
             block, images, linker.label_maps(images, words), strict=True
         ):
             kinds = np.maximum(maps[: len(KINDS)], maps[len(KINDS) :])
-            given = segment(_to_pixels(linker, kinds, image), threshold)
+            given = segment(_to_pixels(linker, kinds, image, refined), threshold)
             total += segmentation(given, masks[example.path.name], len(KINDS) + 1)
             for word, own in zip(words, maps, strict=True):
                 if _uses(example.captions, word):
@@ -147,8 +152,10 @@ def _uses(captions: Sequence[str], word: str) -> bool:
     return any(word in split_words(caption) for caption in captions)
 
 
-def _to_pixels(linker: Linker, maps: np.ndarray, image: Image.Image) -> np.ndarray:
+def _to_pixels(linker: Linker, maps: np.ndarray, image: Image.Image, refined: bool) -> np.ndarray:
     """Interpolate maps (L, h, w) to the pixels of an image, (L, H, W)."""
     encoder = linker.model.encoder
     assert encoder is not None
+    if refined:
+        return refine(maps, image, encoder.offset)
     return upsample(maps, (image.height, image.width), encoder.offset)

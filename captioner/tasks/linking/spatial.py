@@ -27,6 +27,7 @@ from ...models.parameter_count import count_parameters, describe_parameters
 from ...prefetch import load_ahead
 from ...text.options import WEIGHTED
 from ...text.sentence_vectors import SentenceEncoder, WordSum, unit_rows
+from ...text.trained_words import fit_ppmi_svd
 from ..commands import captioner_command, program
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
@@ -34,7 +35,7 @@ from .job import LinkingJob
 from .label_scores import SpatialResult, label_words, score_spatial
 from .options import SpatialTaskOptions
 from .spatial_figures import draw_maps, draw_plane
-from .spatial_task import spatial_options
+from .spatial_task import PPMI_IMAGE, spatial_options
 from .text_vectors import build_sentence_encoder
 
 
@@ -156,7 +157,13 @@ def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordS
     A label of several words has the weighted mean of their vectors. Raises InputError in the same
     cases as `build_sentence_encoder`.
     """
-    encoder: SentenceEncoder = build_sentence_encoder(options, data)
+    encoder: SentenceEncoder
+    if options.text_vectors[0].removesuffix(WEIGHTED) == PPMI_IMAGE:
+        texts = [" ".join(example.captions) for example in data.split("train")]
+        size = options.text_min_count, options.text_dimensions
+        encoder = fit_ppmi_svd(texts, *size, weighted=True, window=None)
+    else:
+        encoder = build_sentence_encoder(options, data)
     if not isinstance(encoder, WordSum) or encoder.vectors is None:
         raise InputError(
             "the spatial embedding needs one vector per word; pass word vectors as --text-vectors"

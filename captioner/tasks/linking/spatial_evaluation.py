@@ -39,7 +39,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     make_directory(directory, "--output")
     content: dict[str, Any]
     if masks is not None:
-        segments = score_masks(linker, masks, options.threshold)
+        segments = score_masks(linker, masks, options.threshold, options.refine)
         print(f"{read.path} on {options.masks}, {len(masks.images)} images")
         print(segments.describe())
         content = segments.content
@@ -53,7 +53,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
         print(f"{read.path} on {data.name}, {split} split, {len(examples)} images")
         print(result.describe())
         content = result.content
-        if shapes := score_demo(linker, data, split, options.threshold):
+        if shapes := score_demo(linker, data, split, options.threshold, options.refine):
             print(shapes.describe())
             content |= {"shapes": shapes.content}
     write_json(directory / SCORES_FILE, content)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ...evaluation.options import EvaluationRequest
 
 SEEN, HELD_OUT = "mAP_seen", "mAP_held_out"
-SOURCES = ("ppmi-svd", "lsa", "word2vec", "fasttext")  # of word vectors
-SEGMENTATION_FLAGS = frozenset({"masks", "threshold"})  # of evaluation
+PPMI_IMAGE = "ppmi-image"  # PPMI and SVD of words in the captions of the same image
+SOURCES = (PPMI_IMAGE, "ppmi-svd", "lsa", "word2vec", "fasttext")  # of word vectors
+SEGMENTATION_FLAGS = frozenset({"masks", "threshold", "refine"})  # of evaluation
 
 
 def spatial_options(groups: OptionGroups) -> tuple[SpatialOptions, SpatialTaskOptions]:
@@ -62,7 +63,8 @@ def _check(groups: OptionGroups) -> None:
             "the spatial embedding needs exactly one source of word vectors, got "
             f"{len(options.text_vectors)}; pass one --text-vectors"
         )
-    check_sentence_encoder(options)
+    if options.text_vectors[0].removesuffix(WEIGHTED) != PPMI_IMAGE:
+        check_sentence_encoder(options)
 
 
 def _stored(groups: OptionGroups) -> dict[str, Any]:
@@ -97,7 +99,8 @@ SPATIAL = Task(
         "epochs": 6,
         "encoder_learning_rate": 3e-3,
         "held_out": 0.0,  # the words of the demo have too little in common
-        "text_vectors": ("lsa",),  # ppmi-svd makes the names of shapes too similar
+        "blocks": 5,
+        "text_vectors": ("lsa",),
         "text_dimensions": 40,
         "max_share": 0.88,
         "min_images": 20,

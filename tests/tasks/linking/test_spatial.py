@@ -13,6 +13,7 @@ import train
 from captioner import Linker, TrainConfig
 from captioner.__main__ import main
 from captioner.checkpoints import checkpoint
+from captioner.data.dataset import CaptionData, Example
 from captioner.data.labels import ImageLabels, load_labels
 from captioner.data.readers import read_captions
 from captioner.errors import InputError, Interrupted
@@ -76,6 +77,20 @@ def test_label_vectors_are_centred_unit_vectors(colours):
     )
     captions = {w for e in data.split("train") for c in e.captions for w in c.split()}
     assert set(words.words) <= captions
+
+
+def test_default_label_vectors_compare_the_images_whose_captions_use_words():
+    captions = [("red ball", "it is round"), ("red sky",), ("blue sky",), ("blue sea",)] * 3
+    examples = [Example(Path(f"{i}.png"), i, own, "train") for i, own in enumerate(captions)]
+    unseen = Example(Path("x.png"), 99, ("green",), "val")
+    data = CaptionData("x", "table", Path("x"), (*examples, unseen))
+    words = build_label_vectors(SpatialTaskOptions(text_dimensions=4), data)
+    assert set(words.words) == {"red", "ball", "it", "is", "round", "sky", "blue", "sea"}
+    ball, round_, sea = words.encode(["ball", "round", "sea"])
+    np.testing.assert_allclose(ball, round_, atol=1e-4)  # never in one caption, but in one image
+    assert ball @ sea < 0.5
+    weights = dict(zip(words.words, words.weights, strict=True))
+    assert weights["ball"] > weights["red"]  # rarer
 
 
 def test_held_out_labels_are_never_trained(colours, monkeypatch):
@@ -194,7 +209,7 @@ def test_maps_and_a_projection_are_drawn(colours, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text_vectors": ("tf-idf",)}, "needs one vector per word; choose ppmi-svd, "),
+        ({"text_vectors": ("tf-idf",)}, "needs one vector per word; choose ppmi-image, "),
         (
             {"text_vectors": ("lsa", "word2vec")},
             "needs exactly one source of word vectors, got 2; pass",
