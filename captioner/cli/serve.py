@@ -11,7 +11,8 @@ from ..serving.server import ServeOptions, ThumbnailOptions, serve
 
 EXAMPLE = """captioner serve checkpoints/RUN --port 8080
 captioner serve --index photos.index
-captioner serve checkpoints/RUN --index photos.index --index captions.index"""
+captioner serve checkpoints/RUN --index photos.index --index captions.index
+captioner serve RELATION_RUN --index SPATIAL_INDEX"""
 GROUPS: dict[str, type] = {
     "serving": ServeOptions,
     "limits": Limits,
@@ -19,7 +20,11 @@ GROUPS: dict[str, type] = {
     "runtime": RuntimeOptions,
 }
 NAMES = [field.name for group in GROUPS.values() for field in fields(group)]
-NOTE = "With an index, the start page is the search page, and a captioner is optional."
+NOTE = (
+    "With an index, the start page is the search page, and a captioner is optional. A relation "
+    "model predicts how an image and a text relate; with the index of a spatial model, the words "
+    "that the image supports are marked."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="run of a captioner, or an index's model if moved",
+        help="run of a captioner or relation model, or an index's model if moved",
     )
     parser.add_argument(
         "--index",
