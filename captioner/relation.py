@@ -30,7 +30,6 @@ from .text.content_words import is_content_word
 from .text.tokenizer import plain_words
 
 IMAGES_AT_ONCE = 32
-SUPPORTED = 0.5  # score from which an image supports a word
 
 
 @dataclass(frozen=True)

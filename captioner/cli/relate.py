@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from ..relation import SUPPORTED
+from ..models.relation.options import SUPPORTED
 
 EXAMPLE = """captioner relate dog.jpg "A black dog runs on the beach." --checkpoint RUN
 cat article.txt | captioner relate dog.jpg - --checkpoint RUN --json

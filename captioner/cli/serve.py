@@ -11,8 +11,7 @@ from ..serving.server import ServeOptions, ThumbnailOptions, serve
 
 EXAMPLE = """captioner serve checkpoints/RUN --port 8080
 captioner serve --index photos.index
-captioner serve checkpoints/RUN --index photos.index --index captions.index
-captioner serve RELATION_RUN --index SPATIAL_INDEX"""
+captioner serve checkpoints/RUN --index photos.index --index captions.index"""
 GROUPS: dict[str, type] = {
     "serving": ServeOptions,
     "limits": Limits,
@@ -20,11 +19,7 @@ GROUPS: dict[str, type] = {
     "runtime": RuntimeOptions,
 }
 NAMES = [field.name for group in GROUPS.values() for field in fields(group)]
-NOTE = (
-    "With an index, the start page is the search page, and a captioner is optional. A relation "
-    "model predicts how an image and a text relate; with the index of a spatial model, the words "
-    "that the image supports are marked."
-)
+NOTE = "With an index, the start page is the search page, and a captioner is optional."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="run of a captioner or relation model, or an index's model if moved",
+        help="captioner, relation model, or an index's model if moved",
     )
     parser.add_argument(
         "--index",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from PIL import Image
 
 from ..linker import Linker
+from ..models.relation.options import SUPPORTED
 from ..regions import spatial
-from ..relation import SUPPORTED, RelationClassifier, word_support
+from ..relation import RelationClassifier, word_support
 from .access import Access, token_check
 from .schemas import error_responses, image_body
 from .searcher import Searcher

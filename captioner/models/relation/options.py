@@ -9,6 +9,7 @@ from ...options import Options, check_at_least, check_share, option
 from ..linking.options import SCALINGS
 
 MAX_SENTENCES, MAX_WORDS = 50, 40  # of a text, and of a sentence
+SUPPORTED = 0.5  # score from which an image supports a word
 LOSSES = ("cross-entropy", "ordinal")
 THUMBNAIL_STEP = 4  # the image decoder enlarges a small map twice by two
 
