@@ -85,7 +85,8 @@ class RelationOptions(Options):
     )
     dropout: float = option(0.3, "dropout rate of the article embedding")
     image_dropout: float = option(
-        0.7, "dropout rate of image vectors; high, because captions of training images are memorised"
+        0.7,
+        "dropout rate of image vectors; high, because captions of training images are memorised",
     )
 
     def __post_init__(self) -> None:
