@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
+from ..models.relation.options import SUPPORTED
 
 EXAMPLE = """captioner relate dog.jpg "A black dog runs on the beach." --checkpoint RUN
 cat article.txt | captioner relate dog.jpg - --checkpoint RUN --json
@@ -15,8 +16,6 @@ NOTE = (
     "are printed. cmi is how much the image and the text share, from 0 to 1; sc is whether the "
     "text contradicts (-1), ignores (0) or supports (1) the image."
 )
-
-SUPPORTED = 0.5  # score of a word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="run of a captioner, or an index's model if moved",
+        help="captioner, relation model or an index's model",
     )
     parser.add_argument(
         "--index",

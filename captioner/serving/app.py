@@ -1,7 +1,7 @@
 """The service as an ASGI application: captions, health, metrics, errors, headers.
 
-Search is in `search_api`, the pages in `pages`. FastAPI is imported inside functions because the
-rest of the library works without it.
+Search is in `search_api`, relations are in `relation_api`, the pages in `pages`. FastAPI is
+imported inside functions because the rest of the library works without it.
 """
 
 import asyncio
@@ -27,13 +27,17 @@ from ..captioner import Captioner
 from ..data.images import ImageInput, read_image
 from ..decoding.options import DecodingOptions
 from ..errors import InputError
+from ..linker import Linker
+from ..models.linking.spatial import SpatialEmbedding
 from ..options import did_you_mean, to_dict
 from ..prefetch import WORKERS
+from ..relation import RelationClassifier
 from .access import Access, Guard, token_check
 from .batcher import Batcher, Closed, QueueFull
 from .collections import Collection
 from .pages import add_pages
 from .projection_api import PROJECTION, ROWS, add_projection
+from .relation_api import RELATE, add_relations
 from .schemas import (
     Limits,
     answer,
@@ -60,6 +64,7 @@ CAPTION = "/api/caption"
 KINDS = {  # of the requests that are counted, besides thumbnails
     **{CAPTION: "caption", SEARCH: "search", PAINT: "search"},
     **{LABEL: "label", LOCALIZE: "label", PROJECTION: "projection", ROWS: "projection"},
+    RELATE: "relation",
 }
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -78,12 +83,14 @@ def create_app(
     access: Access | None = None,
     collections: Sequence[Collection] = (),
     thumbnails: ThumbnailStore | None = None,
+    relations: RelationClassifier | None = None,
 ) -> "FastAPI":
     """Create the service as a FastAPI application, for `server.serve` or any other ASGI server.
 
-    captioner: captions images; None serves search only. collections: the indexes to search, the
+    captioner: captions images; None serves no captions. collections: the indexes to search, the
     default first. access: which requests are accepted. thumbnails: where thumbnails are stored;
-    None creates them anew for each request.
+    None creates them anew for each request. relations: predicts how an image and a text relate; the
+    words that the image supports are found by the spatial model of the first index that has one.
     If `access` is None, only requests to the hosts localhost, 127.0.0.1 and ::1 are answered.
     After `app.state.close()`, new requests are rejected, but those in progress are still answered.
     """
@@ -91,7 +98,7 @@ def create_app(
 
     limits, access = limits or Limits(), access or Access()
     telemetry = Telemetry()
-    searcher = Searcher(collections, limits, access) if collections else None
+    searcher = Searcher(collections, limits, access) if collections or relations else None
     batcher = _caption_batcher(captioner, limits, telemetry) if captioner else None
     batchers: list[Batcher[Any, Any, Any]] = [batcher] if batcher else []
     if searcher:
@@ -112,7 +119,7 @@ def create_app(
     app = FastAPI(
         title="captioner",
         version="3",  # of the API, not of the library
-        description=_describe(batcher is not None, searcher is not None),
+        description=_describe(captioner, collections, relations),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -120,16 +127,30 @@ def create_app(
         responses=error_responses(421),
     )
     app.state.close = close
-    policy = add_pages(app, captions=batcher is not None, search=searcher is not None)
+    policy = add_pages(
+        app,
+        captions=captioner is not None,
+        search=bool(collections),
+        relations=relations is not None,
+    )
     require_token = token_check(access.token)
     if captioner and batcher:
         _add_caption(app, captioner, batcher, limits, require_token)
-    if searcher:
+    if searcher and relations:
+        add_relations(app, relations, _spatial_linker(collections), searcher, access)
+    if searcher and collections:
         add_search(app, searcher, access)
         add_thumbnails(app, searcher, access, thumbnails)
         add_spatial(app, searcher, access)
         add_projection(app, searcher, access)
-    _add_health(app, captioner, batchers, limits, has_search=searcher is not None)
+    _add_health(
+        app,
+        captioner,
+        batchers,
+        limits,
+        has_search=bool(collections),
+        has_relations=relations is not None,
+    )
     _add_metrics(app, batchers, telemetry, require_token)
     _add_error_handlers(app, limits)
     app.add_middleware(Guard, access=access)
@@ -141,14 +162,26 @@ def create_app(
     return app
 
 
-def _describe(captions: bool, search: bool) -> str:
+def _spatial_linker(collections: Sequence[Collection]) -> Linker | None:
+    """Return the model of the first index that was written with a spatial model."""
+    linkers = (each.linker for each in collections)
+    return next((each for each in linkers if isinstance(each.model, SpatialEmbedding)), None)
+
+
+def _describe(
+    captioner: Captioner | None,
+    collections: Sequence[Collection],
+    relations: RelationClassifier | None,
+) -> str:
     sentences = []
-    if captions:
+    if captioner:
         sentences.append(
             "Describes an image in one sentence and shows which part of the image the model "
             "attended to for each word."
         )
-    if search:
+    if relations:
+        sentences.append("Predicts how an image and a text relate.")
+    if collections:
         sentences.append("Finds the images or texts of an index that match words and images.")
     return " ".join(sentences)
 
@@ -217,6 +250,7 @@ def _add_health(
     limits: Limits,
     *,
     has_search: bool,
+    has_relations: bool,
 ) -> None:
     from fastapi import Response
 
@@ -238,6 +272,7 @@ def _add_health(
             "has_captions": captioner is not None,
             "has_attention": captioner is not None and captioner.model.has_attention,
             "has_search": has_search,
+            "has_relations": has_relations,
             "limits": asdict(limits),
         }
 

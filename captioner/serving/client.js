@@ -41,6 +41,7 @@ async function connect() {
   limits = health.limits;
   hasCaptions = health.has_captions;
   $("captions-page").hidden = !hasCaptions;
+  $("relation-page").hidden = !health.has_relations;
   indexes = (await call("api/indexes")).indexes;
   $("index").replaceChildren(...indexes.map((each) => element("option", { value: each.name }, each.name)));
   $("indexes").hidden = indexes.length < 2;

@@ -1,4 +1,4 @@
-"""Loading the captioners, linking models and indexes of a service."""
+"""Loading the captioners, linking models, relation model and indexes of a service."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,41 +12,51 @@ from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..index import Index
 from ..linker import Linker
+from ..relation import RelationClassifier
 from ..retrieval.index_files import read_manifest
 from .collections import Collection
 
 
 def load_models(
     runs: Sequence[Path], indexes: Sequence[Path], runtime: RuntimeOptions
-) -> tuple[Captioner | None, list[Collection]]:
-    """Load runs and indexes; return the captioner, or None without one, and the collections.
+) -> tuple[Captioner | None, list[Collection], RelationClassifier | None]:
+    """Load runs and indexes; return the captioner, the collections and the relation model.
 
-    runs: checkpoints of captioners, which form an ensemble if there are several, and of the linking
+    The captioner and the relation model are None without one. runs: checkpoints of captioners,
+    which form an ensemble if there are several, of at most one relation model, and of the linking
     models with which the indexes were written. An index whose linking model is not among them is
     searched with the checkpoint that the index records. Raises InputError if there is nothing to
-    serve, if a checkpoint or an index cannot be loaded, for a checkpoint of another task, and for a
-    linking model that belongs to none of the indexes.
+    serve, if a checkpoint or an index cannot be loaded, for a checkpoint of another task, for a
+    linking model that belongs to none of the indexes, and for a second relation model.
     """
     read = [checkpoints.load(hub.local(path)) for path in runs]
     captioners = [each for each in read if each.task == "captioning"]
-    linkers = [each for each in read if each.task != "captioning"]
+    relations = [each for each in read if each.task == "relation"]
+    linkers = [each for each in read if each.task not in ("captioning", "relation")]
     for each in linkers:
         if each.task not in EMBEDDING_SYSTEMS:
             raise InputError(
                 f"{each.path} was trained for {each.task!r}, which cannot be served; pass the run "
-                "of a captioner, or of an index's linking model"
+                "of a captioner, of a relation model, or of an index's linking model"
             )
-    if not (captioners or linkers or indexes):
+    if len(relations) > 1:
+        paths = " and ".join(str(each.path) for each in relations)
+        raise InputError(f"only one relation model can be served, got {paths}; pass one of them")
+    if not (captioners or relations or linkers or indexes):
         raise InputError(
-            "there is nothing to serve; pass the run of a captioner, or an index with --index"
+            "there is nothing to serve; pass the run of a captioner or of a relation model, or an "
+            "index with --index"
         )
     collections = _open_indexes(indexes, linkers, runtime.device)
+    classifier = None
+    if relations:
+        classifier = RelationClassifier.from_checkpoint(relations[0], runtime.device)
     if not captioners:
-        return None, collections
+        return None, collections, classifier
     captioner = Captioner.from_checkpoints(
         captioners, runtime.device, runtime.precision, runtime.compile
     )
-    return captioner, collections
+    return captioner, collections, classifier
 
 
 def _open_indexes(

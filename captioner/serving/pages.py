@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 _INCLUDE = re.compile(r"(?:/\*|<!--) include ([\w-]+\.(?:css|js|html)) (?:\*/|-->)")
 
 
-def add_pages(app: "FastAPI", *, captions: bool, search: bool) -> str:
+def add_pages(app: "FastAPI", *, captions: bool, search: bool, relations: bool) -> str:
     """Add the pages and return a Content-Security-Policy that allows only their own code.
 
-    captions: whether the service has a captioner. search: whether it has indexes; the start page is
-    then the search page.
+    captions: whether the service has a captioner. search: whether it has indexes. relations:
+    whether it has a relation model. The start page is the search page if there is one, otherwise
+    the page of captions if there is one.
     """
     pages = {"/docs": "docs.html"}
+    if relations:
+        pages |= {"/": "relation.html", "/relation": "relation.html"}
     if captions:
         pages |= {"/": "page.html", "/caption": "page.html"}
     if search:

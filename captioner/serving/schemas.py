@@ -216,6 +216,7 @@ def health_model() -> "type[pydantic.BaseModel]":
         has_captions: bool = Field(description="whether the service captions images")
         has_attention: bool = Field(description="whether captions have attention maps")
         has_search: bool = Field(description="whether the service searches indexes")
+        has_relations: bool = Field(description="whether the service relates images and texts")
         limits: Limits
 
     return Health

@@ -109,7 +109,8 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
             wanted = SearchRequest(given["query"], vector, given["offset"], given["limit"])
             return collection.search(wanted, partial(searcher.address, collection))
 
-        return await searcher.answer_image(collection, request, search)
+        transform = collection.linker.transform
+        return await searcher.answer_image(collection.name, transform, request, search)
 
 
 def add_thumbnails(

@@ -1,4 +1,4 @@
-"""The collections of a service, and the one thread that works with them and their models.
+"""The collections of a service, and the one thread that works with models other than captioners.
 
 FastAPI is imported inside functions because the rest of the library works without it.
 """
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from ..data.images import read_image
+from ..data.images import Transform, read_image
 from ..errors import InputError
 from ..prefetch import WORKERS
 from .access import Access
@@ -35,7 +35,7 @@ Work = Callable[[], dict[str, Any]]
 
 
 class Searcher:
-    """The collections by name, and one thread that works on requests."""
+    """The collections by name, if there are any, and one thread that works on requests."""
 
     def __init__(self, collections: Sequence[Collection], limits: Limits, access: Access) -> None:
         self.collections = {each.name: each for each in collections}
@@ -64,19 +64,22 @@ class Searcher:
         """
         async with asyncio.timeout(self.limits.timeout):
             with self.batcher.admit():
-                return await self._run(collection, work)
+                return await self._run(collection.name, work)
 
     async def answer_image(
         self,
-        collection: Collection,
+        name: str,
+        transform: Transform,
         request: "fastapi.Request",
         work: Callable[[Image.Image], dict[str, Any]],
     ) -> "fastapi.Response":
         """Respond with what `work` returns in the thread for the image of a request.
 
-        Raises as `answer` and `receive_image` do, and InputError if the image cannot be read.
+        name: of what the work uses, such as a collection. transform: determines the size to which
+        the image is resized. Raises as `answer` and `receive_image` do, and InputError if the image
+        cannot be read.
         """
-        transform, limits = collection.linker.transform, self.limits
+        limits = self.limits
 
         def read(content: bytes) -> Image.Image:
             return transform.squash(read_image(content, limits.max_pixels))
@@ -87,19 +90,19 @@ class Searcher:
             with self.batcher.admit():
                 loop = asyncio.get_running_loop()
                 image = await loop.run_in_executor(self._readers, read, content)
-                return await self._run(collection, lambda: work(image))
+                return await self._run(name, lambda: work(image))
 
-    async def _run(self, collection: Collection, work: Work) -> "fastapi.Response":
+    async def _run(self, name: str, work: Work) -> "fastapi.Response":
         from fastapi import HTTPException, Response
 
         try:
-            answer = await asyncio.wrap_future(self.batcher.submit(work, collection.name))
+            answer = await asyncio.wrap_future(self.batcher.submit(work, name))
         except (Closed, TimeoutError, InputError, HTTPException):
             raise
         except Exception as error:
             log.exception("a request failed")
             damaged = isinstance(error, Damaged)
-            index = f"the index {collection.name} cannot be read"
+            index = f"the index {name} cannot be read"
             what = index if damaged else "the request failed"
             raise HTTPException(500, what) from error
         return Response(json.dumps(answer), media_type="application/json")

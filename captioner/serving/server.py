@@ -95,11 +95,12 @@ def serve(
 
     check_effect(given, SEARCH_OPTIONS if not indexes else (), "an index; pass one with --index")
     access, thumbnails = options.access, thumbnails or ThumbnailOptions()
-    captioner, collections = load_models(runs, indexes, runtime)
+    captioner, collections, relations = load_models(runs, indexes, runtime)
     check_effect(given, CAPTION_OPTIONS if captioner is None else (), "a captioner; pass its run")
     listener = listen(options.host, options.port)
     store = ThumbnailStore(thumbnails.thumbnails, thumbnails.max_thumbnails * MEGABYTE)
-    app = create_app(captioner, limits, access, collections, store if collections else None)
+    thumbnail_store = store if collections else None
+    app = create_app(captioner, limits, access, collections, thumbnail_store, relations)
     server = build_server(app, limits)
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listener.getsockname()[1]}"

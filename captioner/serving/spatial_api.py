@@ -97,7 +97,8 @@ def _add_labels(app: "fastapi.FastAPI", searcher: Searcher, require_token: Seque
         given: dict[str, Any] = dict(query)
         collection = searcher.find(given["index"])
         return await searcher.answer_image(
-            collection,
+            collection.name,
+            collection.linker.transform,
             request,
             lambda image: label_image(collection.linker, image, given["labels"], given["limit"]),
         )
@@ -117,7 +118,8 @@ def _add_labels(app: "fastapi.FastAPI", searcher: Searcher, require_token: Seque
         given: dict[str, Any] = dict(query)
         collection = searcher.find(given["index"])
         return await searcher.answer_image(
-            collection,
+            collection.name,
+            collection.linker.transform,
             request,
             lambda image: localize_labels(collection.linker, image, given["labels"]),
         )

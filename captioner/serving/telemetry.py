@@ -15,6 +15,7 @@ NAMES = {  # of the metrics by kind of request
     "search": "captioner_search_request",
     "label": "captioner_label_request",
     "projection": "captioner_projection_request",
+    "relation": "captioner_relation_request",
     "thumbnail": "captioner_thumbnail_request",
 }
 SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -32,7 +32,7 @@ def index(tmp_path_factory, tmp_path):
 
 
 def test_an_index_alone(index):
-    captioner, (collection,) = load_models([], [index], CPU)
+    captioner, (collection,), _ = load_models([], [index], CPU)
     assert captioner is None
     assert collection.name == "val.index"
     assert len(collection.snapshot().files.rows) == 7
@@ -44,13 +44,13 @@ def test_a_linking_run_is_the_new_location_of_a_checkpoint(index, run, tmp_path)
     with pytest.raises(InputError, match=r"/gone/run, the checkpoint of .*, does not exist"):
         load_models([], [index], CPU)
     moved = shutil.copytree(run, tmp_path / "moved")
-    _, (collection,) = load_models([moved], [index], CPU)
+    _, (collection,), _ = load_models([moved], [index], CPU)
     assert collection.linker.encode_texts("red").shape == (1, collection.linker.model.dimensions)
 
 
 def test_indexes_of_one_checkpoint_share_its_model(index, tmp_path):
     other = shutil.copytree(index, tmp_path / "other" / "val.index")
-    _, opened = load_models([], [index, other], CPU)
+    _, opened, _ = load_models([], [index, other], CPU)
     assert [each.name for each in opened] == ["val.index", "val.index-2"]
     assert opened[0].linker is opened[1].linker
 

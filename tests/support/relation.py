@@ -16,7 +16,8 @@ HEADS = "cmi=0,0.5,1 sc=-1,1"
 PLAIN = (
     "--system relation --image-size 32 --workers 0 --device cpu --precision float32 --no-curves "
     "--word-size 16 --sentence-size 32 --article-size 48 --support-groups 4 --head-size 16 "
-    "--thumbnail-size 8 --batch-size 8 --text-min-count 1 --average 0.9 --dropout 0"
+    "--thumbnail-size 8 --batch-size 8 --text-min-count 1 --average 0.9 --dropout 0 "
+    "--image-dropout 0"
 ).split()
 PLAIN += ["--heads", HEADS]
 CLASSIFIER = "--epochs 12 --patience 12 --learning-rate 0.01 --encoder-learning-rate 0.005".split()

@@ -56,11 +56,12 @@ def png(colour=(10, 20, 30), size=(8, 8), **options):
 
 
 @contextmanager
-def served(captioner, limits=None, access=None, collections=(), thumbnails=None):
+def served(captioner, limits=None, access=None, collections=(), thumbnails=None, relations=None):
     """A client of a service that runs in a thread until the block ends."""
     limits = limits or Limits()
     listener = listen("127.0.0.1", 0)
-    server = build_server(create_app(captioner, limits, access, collections, thumbnails), limits)
+    app = create_app(captioner, limits, access, collections, thumbnails, relations)
+    server = build_server(app, limits)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

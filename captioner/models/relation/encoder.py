@@ -80,7 +80,9 @@ class ArticleEncoder(nn.Module):
         if self.options.image_scaling == "sqrt":
             # Only for frozen encoders: the gradient of the square root near 0 is too large.
             cells = F.normalize(cells.sign() * cells.abs().sqrt(), dim=-1)
-        embedded = self.image(F.dropout(cells, self.options.dropout, self.training))  # (B, P, S)
+        embedded = self.image(
+            F.dropout(cells, self.options.image_dropout, self.training)
+        )  # (B, P, S)
         embedded = self.image_norm(embedded.flatten(0, 1).float()).view(embedded.shape)
         return EmbeddedImages(unit_scale(embedded.mean(1)), unit_scale(embedded))
 

@@ -97,10 +97,11 @@ class RelationModel(nn.Module):
         """The kind of stored features that images are encoded from: "maps" or "pooled"."""
         return "pooled" if self.options.image_grid == 1 else "maps"
 
-    def train_parts(self, *, autoencoder: bool) -> None:
+    def train_parts(self, *, autoencoder: bool, vectors: bool = True) -> None:
         """Freeze the parameters that are not used: the heads, or the decoders.
 
-        DistributedDataParallel requires a gradient of every trainable parameter.
+        DistributedDataParallel requires a gradient of every trainable parameter. vectors: whether
+        the vectors of words, sentences and images are trained.
         """
         parts: tuple[nn.Module, ...] = (self.image_decoder, self.text_decoder)
         for part in parts:
@@ -108,6 +109,9 @@ class RelationModel(nn.Module):
         self.log_scale.requires_grad_(autoencoder and self.options.alignment > 0)
         for part in (self.hidden, self.heads):
             part.requires_grad_(not autoencoder)
+        articles = self.articles
+        for part in (articles.words, articles.sentence, articles.matching, articles.image):
+            part.requires_grad_(vectors)
 
     def embed_images(self, images: Tensor, *, are_features: bool) -> EmbeddedImages:
         """Embed pixels (B, 3, S, S) or features of B images."""

@@ -9,6 +9,7 @@ from ...options import Options, check_at_least, check_share, option
 from ..linking.options import SCALINGS
 
 MAX_SENTENCES, MAX_WORDS = 50, 40  # of a text, and of a sentence
+SUPPORTED = 0.5  # score from which an image supports a word
 LOSSES = ("cross-entropy", "ordinal")
 THUMBNAIL_STEP = 4  # the image decoder enlarges a small map twice by two
 
@@ -82,14 +83,18 @@ class RelationOptions(Options):
     alignment: float = option(
         1.0, "autoencoder: weight of the contrastive loss of sentences and images; 0: none"
     )
-    dropout: float = option(0.3, "dropout rate of image vectors and of the article embedding")
+    dropout: float = option(0.3, "dropout rate of the article embedding")
+    image_dropout: float = option(
+        0.7,
+        "dropout rate of image vectors; high, because captions of training images are memorised",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = ("word_size", "sentence_size", "article_size", "head_size")
         check_at_least(self, 1, *sizes, "support_groups", "image_grid")
         check_at_least(self, 0, "alignment")
-        check_share(self, "dropout")
+        check_share(self, "dropout", "image_dropout")
         if self.sentence_size % self.support_groups:
             raise InputError(
                 f"support_groups must divide sentence_size {self.sentence_size}, got "

@@ -10,8 +10,14 @@ import numpy as np
 from ...errors import InputError
 from ...models.relation.options import Head
 
-MAX_TEXTS = 10_000  # of the training split, drawn at random; more take many minutes
+MAX_TEXTS = 10_000  # more take many minutes
 SEED = 0
+
+
+def draw_texts(rows: np.ndarray) -> np.ndarray:
+    """Return up to MAX_TEXTS random rows of training texts, in ascending order."""
+    drawn: np.ndarray = np.sort(np.random.default_rng(SEED).permutation(rows)[:MAX_TEXTS])
+    return drawn
 
 
 def svm_predictions(
@@ -39,7 +45,6 @@ def svm_predictions(
     predicted = []
     for column, _ in enumerate(heads):
         rows = np.flatnonzero(labels[:, column] >= 0)
-        rows = np.random.default_rng(SEED).permutation(rows)[:MAX_TEXTS]
         known = labels[rows, column]
         if len(set(known.tolist())) < 2:
             predicted.append(np.full(len(scored), known[0] if len(known) else 0))

@@ -26,7 +26,7 @@ from ...evaluation.options import EvaluationRequest
 from ...metrics.confusion import ClassScores, majority
 from ...models.relation.model import RelationModel
 from ...relation import RelationClassifier
-from .baselines import svm_predictions
+from .baselines import draw_texts, svm_predictions
 from .options import AUTOENCODER
 from .reconstruction import Reconstruction, measure
 from .scores import (
@@ -143,7 +143,8 @@ class _Evaluation:
 
     def _svm(self, model: Model, images: Source, own: LabelledSplit) -> Scores:
         training = self._read(model, "train")
-        rows, heads, classifier = training.labelled, model.classifier.heads, model.classifier
+        rows, classifier = draw_texts(training.labelled), model.classifier
+        heads = classifier.heads
         embedded = classifier.embed(
             self._images(model, "train"), training.store, training.image_of_text, rows.tolist()
         )

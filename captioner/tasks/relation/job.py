@@ -79,7 +79,9 @@ class RelationJob:
             load_checkpoint_weights(model, _with_own_heads(start, model))
         else:
             fill_embedding(model, reader.vocabulary, _sentences(self.data.split("train")))
-        model.train_parts(autoencoder=self.is_autoencoder)
+        # More training would fit them to the captions of training images, not to those of others.
+        keep = start is not None and encoder.frozen and not self.is_autoencoder
+        model.train_parts(autoencoder=self.is_autoencoder, vectors=not keep)
         say(
             f"{'autoencoder' if self.is_autoencoder else 'classifier'} of images with "
             f"{encoder.channels} channels and {size:,} words, "

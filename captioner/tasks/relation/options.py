@@ -8,7 +8,10 @@ from ...options import Options, check_at_least, option
 AUTOENCODER = "autoencoder"
 RECONSTRUCTION, ACCURACY, MACRO_F1 = "reconstruction", "accuracy", "macro_f1"  # names of scores
 RECIPES: dict[str, dict[str, int | float | str]] = {
-    AUTOENCODER: {"watch": RECONSTRUCTION, "epochs": 12, "learning_rate": 3e-3, "batch_size": 64}
+    AUTOENCODER: {
+        **{"watch": RECONSTRUCTION, "epochs": 8, "learning_rate": 3e-3, "batch_size": 64},
+        **{"image_dropout": 0.3},
+    }
 }
 
 

@@ -87,12 +87,13 @@ RELATION = Task(
     unit="texts",
     model_name=_name,
     defaults={
-        **{"batch_size": 32, "epochs": 8, "learning_rate": 1e-3},
-        **{"average": 0.99, "weight_decay": 0.1},
+        **{"batch_size": 32, "epochs": 4, "learning_rate": 3e-3},
+        **{"average": 0.99, "weight_decay": 0.1, "texts_per_image": 6},
     },
     small_cnn_defaults={
-        **{"encoder_learning_rate": 3e-3, "learning_rate": 3e-3, "weight_decay": 0.01},
-        **{"image_grid": 4, "image_scaling": "none", "dropout": 0.1, "texts_per_image": 4},
+        **{"encoder_learning_rate": 3e-3, "epochs": 8, "weight_decay": 0.01},
+        **{"image_grid": 4, "image_scaling": "none", "texts_per_image": 4},
+        **{"dropout": 0.1, "image_dropout": 0.1},
         **{"word_size": 32, "sentence_size": 64, "article_size": 128, "support_groups": 8},
     },
     recipes=RECIPES,

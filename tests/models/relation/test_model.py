@@ -22,7 +22,7 @@ from captioner.models.relation.options import Head, RelationOptions
 WORDS, RATE = 12, 5e-3
 SIZES = {
     **{"word_size": 8, "sentence_size": 12, "article_size": 20, "head_size": 6},
-    **{"support_groups": 3, "thumbnail_size": 8, "dropout": 0.0},
+    **{"support_groups": 3, "thumbnail_size": 8, "dropout": 0.0, "image_dropout": 0.0},
 }
 
 
@@ -280,6 +280,27 @@ def test_all_parts_that_are_trained_get_a_gradient(autoencoder):
     parts = {name.partition(".")[0] for name in trained}
     decoders = {"image_decoder", "text_decoder", "log_scale"}
     assert parts == {"articles", *(decoders if autoencoder else {"hidden", "heads"})}
+
+
+def test_vectors_can_be_kept():
+    model = build()
+    model.train_parts(autoencoder=False, vectors=False)
+    batch = labelled_batch([[0, 1], [1, 2], [2, 3], [3, 4]])
+    model.loss(batch).value.backward()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
+    parts = {".".join(name.split(".")[:2]) for name in trained if name.startswith("articles.")}
+    assert parts == {"articles.matches", "articles.text", "articles.article"}
+
+
+def test_only_images_are_dropped_by_their_rate():
+    model, features, texts = build(image_dropout=0.9), pooled(2), [[[4, 5]], [[6, 7]]]
+    read = model.articles.read_sentences(articles_of(*texts).tokens)
+    exact = model.articles.embed_images(features)
+    model.articles.training = True
+    assert not torch.allclose(model.articles.embed_images(features).embeddings, exact.embeddings)
+    again = model.articles.read_sentences(articles_of(*texts).tokens)
+    assert torch.equal(again.vectors, read.vectors)
 
 
 def test_the_alignment_can_be_left_out():

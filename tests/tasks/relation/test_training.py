@@ -97,6 +97,26 @@ def test_the_autoencoder_reconstructs_unseen_pairs(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_a_classifier_keeps_the_vectors_of_an_autoencoder_with_a_frozen_encoder(
+    data, tmp_path_factory
+):
+    weights = ["--encoder-weights", str(relation.run(tmp_path_factory))]
+    short = ["--epochs", "1", "--learning-rate", "0.01"]
+    source = ["--recipe", "autoencoder", "--heatmaps", "0", "--run", "source", *weights]
+    train.main([*relation.PLAIN, "--data", str(data), *source, *short])
+    before = checkpoint.load(Path("checkpoints/source")).weights
+    plain = [word for word in relation.PLAIN if word not in ("--text-min-count", "1")]
+    start = ["--start-from", "checkpoints/source", "--run", "started"]
+    train.main([*plain, "--data", str(data), *start, *short])
+    after = checkpoint.load(Path("checkpoints/started")).weights
+    kept = ("words.weight", "sentence.weight_ih_l0", "matching.weight", "image.weight")
+    changed = ("matches.weight", "text.weight_ih_l0", "article.weight")
+    for name in (*kept, *changed):
+        same = torch.equal(before[f"articles.{name}"], after[f"articles.{name}"])
+        assert same == (name in kept), name
+
+
+@pytest.mark.slow
 def test_a_classifier_starts_from_the_weights_of_an_autoencoder(data, tmp_path_factory):
     source = relation.run(tmp_path_factory, "autoencoder")
     before = checkpoint.load(source).weights
