@@ -35,7 +35,8 @@ class _NoValues(TorchFunctionMode):
             if isinstance(target, Tensor) and target.is_meta:
                 return target
         if name in _BROADCAST and all(isinstance(a, Tensor) and a.is_meta for a in args[:2]):
-            return args[0].new_empty(torch.broadcast_shapes(args[0].shape, args[1].shape))
+            shapes: Any = torch.functional  # its functions have no types
+            return args[0].new_empty(shapes.broadcast_shapes(args[0].shape, args[1].shape))
         return func(*args, **named)
 
 
