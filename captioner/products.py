@@ -138,7 +138,8 @@ class KeptTable:
         kept, nor is one with a gradient.
         """
         words, numbers = len(embeddings), len(embeddings) * len(layer[0])
-        if torch.is_grad_enabled() or numbers > LARGEST_TABLE:
+        changing = torch.is_grad_enabled() or torch.compiler.is_compiling()  # or exporting
+        if changing or numbers > LARGEST_TABLE:
             return compute() if rows > words else None
         key = (_format.get(), *(part for each in (embeddings, *layer) for part in _state_of(each)))
         if key != self._key:

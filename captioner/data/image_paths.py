@@ -13,7 +13,9 @@ from ..errors import InputError
 from .discovery import IMAGE_SUFFIXES, is_image_name, split_lines, walk
 
 
-def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[str]:
+def find_images(
+    sources: Iterable[str | os.PathLike[str]], listed: Iterable[bytes] = ()
+) -> list[str]:
     """Return the image paths named by the sources, in order and without duplicates.
 
     A source is a directory (all files below it with an image extension, sorted), a glob (all
@@ -22,7 +24,8 @@ def find_images(sources: Iterable[str], listed: Iterable[bytes] = ()) -> list[st
     named explicitly. Raises InputError for a directory or a glob without images and for a list in
     UTF-16 or UTF-32, and OSError for a directory that cannot be read.
     """
-    return list(dict.fromkeys(path for source in sources for path in _expand(source, listed)))
+    names = map(os.fspath, sources)
+    return list(dict.fromkeys(path for name in names for path in _expand(name, listed)))
 
 
 def part_of(images: Sequence[str], shard: str) -> Sequence[str]:

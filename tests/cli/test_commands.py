@@ -435,7 +435,7 @@ def test_help(done, name):
     found = done[name]
     assert (found.code, found.err, files(found.directory)) == (0, "", [])
     flags = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", found.out, re.MULTILINE)
-    assert len(flags) == len(set(flags)) <= 49
+    assert len(flags) == len(set(flags)) <= 52
     for flag in flags:  # has a help text
         assert re.search(rf"^  .*{flag}\b[^\n]*\s+[^\s-]\S* \S+", found.out, re.MULTILINE), flag
     assert "None" not in found.out

@@ -61,7 +61,7 @@ class ShowAndTell(nn.Module):
         hidden, cell = self._advance(self._input_gates(image), hidden, cell.float())
         embeddings = self.words.weight
         table = self._gate_table.get(
-            expected_steps * len(features),
+            expected_steps * features.shape[0],
             embeddings,
             (cast(Tensor, self.lstm.weight_ih_l0), cast(Tensor, self.lstm.bias_ih_l0)),
             lambda: self._input_gates(scale_embeddings(embeddings)),

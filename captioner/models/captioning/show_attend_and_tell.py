@@ -94,7 +94,7 @@ class ShowAttendAndTell(nn.Module):
             del memory["keys"]
         embeddings, layer = self.words.weight, self.word_gates
         table = self._gate_table.get(
-            expected_steps * len(features),
+            expected_steps * features.shape[0],
             embeddings,
             (layer.weight, layer.bias),
             lambda: layer_product(scale_embeddings(embeddings), layer),
