@@ -24,7 +24,7 @@ def find_images(
     named explicitly. Raises InputError for a directory or a glob without images and for a list in
     UTF-16 or UTF-32, and OSError for a directory that cannot be read.
     """
-    names = map(os.fspath, sources)
+    names = (os.fspath(source) for source in sources)
     return list(dict.fromkeys(path for name in names for path in _expand(name, listed)))
 
 
