@@ -7,6 +7,7 @@ import pytest
 
 from captioner import InputError, RelationClassifier
 from captioner.devices import RuntimeOptions
+from captioner.models.relation.options import SUPPORTED
 from captioner.relation import word_support
 from captioner.serving.access import Access
 from captioner.serving.loading import load_models
@@ -62,7 +63,7 @@ def test_the_endpoint_answers_as_the_library(client, classifier, halves):
     )
     assert {"red", "green"} <= set(support)
     for each in found["words"]:
-        assert each["supported"] == (each["score"] >= 0.5)
+        assert each["supported"] == (each["score"] >= SUPPORTED)
         columns = [sum(column) for column in zip(*each["map"], strict=True)]
         if each["word"] in ("red", "green"):
             assert (columns[0] > columns[-1]) == (each["word"] == "red")

@@ -9,7 +9,7 @@ from ...options import Options, check_at_least, check_share, option
 from ..linking.options import SCALINGS
 
 MAX_SENTENCES, MAX_WORDS = 50, 40  # of a text, and of a sentence
-SUPPORTED = 0.5  # score from which an image supports a word
+SUPPORTED = 0.3  # score from which an image supports a word; chosen on the demo
 LOSSES = ("cross-entropy", "ordinal")
 THUMBNAIL_STEP = 4  # the image decoder enlarges a small map twice by two
 
