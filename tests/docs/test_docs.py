@@ -26,6 +26,7 @@ from captioner import Captioner, captioner
 from captioner import __main__ as command
 from captioner.cli import evaluate as evaluate_command
 from captioner.cli import train as train_command
+from captioner.console import LOGGER
 from captioner.data.demo import dataset as demo
 from captioner.tasks.systems import TASKS
 from tests.support import pages
@@ -294,7 +295,11 @@ def only_parsed(page, text):
 def test_commands_and_python_of_a_page_run(page, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_small(monkeypatch)
-    run_page(page, made)
+    level = LOGGER.level
+    try:
+        run_page(page, made)
+    finally:
+        LOGGER.setLevel(level)  # a page shows how to hide messages
 
 
 def run_page(page, made):
