@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import sys
 from collections import Counter, defaultdict
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -294,8 +295,11 @@ def test_a_complete_data_set_is_not_written_again(root, capsys):
     assert "drawing" not in capsys.readouterr().err
 
 
-def test_progress_goes_to_stderr(tmp_path, capsys):
+def test_progress_goes_to_stderr_if_it_is_a_terminal(tmp_path, capsys, monkeypatch):
     write_demo(tmp_path / "demo", train=1, val=1, test=1)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    write_demo(tmp_path / "again", train=1, val=1, test=1)
     out, err = capsys.readouterr()
     assert not out
     assert "drawing train" in err
