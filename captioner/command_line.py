@@ -14,7 +14,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser with suggestions; the parsers of its commands have them, too."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse all arguments; end the program for unknown ones, and suggest known flags."""
+        """Parse all arguments; if any is unknown, exit with an error that suggests a known flag."""
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             wrong = next((word for word in unknown if word.startswith("-")), unknown[0])

@@ -434,12 +434,16 @@ class Linker:
     ) -> np.ndarray:
         """Return the cosine of each patch of each image with each text, (B, N, h, w), in [-1, 1].
 
-        They show roughly where a CLIP or SigLIP model sees what a text says, although it was never
-        trained to. images, texts: as in `similarity`. Raises InputError for any other model.
+        The similarities show roughly where a CLIP or SigLIP model finds what a text describes,
+        although it was not trained to locate anything. images, texts: as in `similarity`. Raises
+        InputError for any other model.
         """
         model = self.model
         if not isinstance(model, ClipEmbedding):
-            raise InputError("only CLIP and SigLIP models have patch similarities; use label_maps")
+            raise InputError(
+                "only CLIP and SigLIP models have patch similarities; use label_maps for a spatial "
+                "model"
+            )
         vectors = torch.from_numpy(self.encode_texts(texts)).to(self.device)
         with torch.inference_mode():
             maps = [

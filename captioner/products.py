@@ -75,7 +75,7 @@ def layer_product(rows: Tensor, layer: nn.Linear) -> Tensor:
 
 
 def product_in_blocks(rows: Tensor, layer: nn.Linear) -> Tensor:
-    """Return layer(rows) for rows (B, ..., I) as `product` does, in blocks of `in_blocks`."""
+    """Return layer(rows) by `product` for rows (B, ..., I), divided as in `in_blocks`."""
     if _is_ordinary():
         return in_blocks(layer, rows)
     return in_blocks(lambda x: _multiply(x, layer.weight, layer.bias), rows)

@@ -140,8 +140,8 @@ def save(
 
     save_text_model(directory): writes the vocabulary or the other files of the text model. A
     shared checkpoint has a `card` (Markdown) and no training state. compact: whether large weights
-    are stored in 8 bits. Raises InputError if the files
-    cannot be written, for example because the disk is full; an existing checkpoint is then kept.
+    are stored in 8 bits. Raises InputError if the files cannot be written, for example because the
+    disk is full; an existing checkpoint is then kept.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file

@@ -82,7 +82,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
 
 
 def _listed(title: str, options: Mapping[str, Any]) -> str:
-    """Format options as "name value, ..." after the title, if any, without options set to None."""
+    """Format options as "title: name value, ..."; omit an empty title, and None and []."""
     parts = [
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in options.items()
@@ -187,7 +187,10 @@ def _count_words(path: Path) -> int | None:
 
 
 def _count(weights: Path) -> int:
-    """Return the number of values in a safetensors file, reading only its header."""
+    """Return the number of values in a safetensors file; only its header is read.
+
+    The scales of weights that are stored in 8 bits are not counted.
+    """
     from safetensors import safe_open
 
     with safe_open(weights, "numpy") as file:

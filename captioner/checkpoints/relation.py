@@ -16,7 +16,7 @@ _SIZES = ("max_sentences", "max_words")
 def restore(checkpoint: Checkpoint) -> tuple[RelationModel, ArticleReader]:
     """Build the relation model of a checkpoint on the CPU; return it with its reader.
 
-    Raises InputError if the checkpoint is of another task, or if its files do not match.
+    Raises InputError if the checkpoint was trained for another task, or if its files do not match.
     """
     checkpoint.check_task(RELATION)
     reader = load_reader(checkpoint)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="RUN",
-        help="run or checkpoint that links images and texts",
+        help="run or checkpoint of a linking model",
     )
     sources = parser.add_mutually_exclusive_group(required=True)
     sources.add_argument(

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="RUN",
-        help="run or checkpoint that links images and texts",
+        help="run or checkpoint of a linking model",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="index to write or update"

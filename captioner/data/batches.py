@@ -197,7 +197,7 @@ def epoch_order(
 
 
 def _merge_small(batches: list[list[int]], minimum: int) -> list[list[int]]:
-    """Append the images of batches with fewer than `minimum` images to the last other batch."""
+    """Merge batches of fewer than `minimum` images into the last batch that has enough."""
     small = [batch for batch in batches if len(batch) < minimum]
     batches = [batch for batch in batches if len(batch) >= minimum]
     if not batches:

@@ -1,4 +1,4 @@
-"""Contradictions: sentences about an image in which one word excludes what it shows."""
+"""Contradictions: sentences with one word that contradicts what the image shows."""
 
 import random
 import re

@@ -231,7 +231,7 @@ def _buffer(content: bytes, where: str) -> IO[bytes]:
 
 
 def _open(path: Path | Location, where: str) -> IO[bytes]:
-    """Open an image file, or a buffer of its bytes if it is a member of a tar file."""
+    """Open an image file, or a buffer of its bytes if it is in a tar file or a Parquet table."""
     if isinstance(path, Location) and storage.container(path) == path:
         raise InputError(
             f"{where}: images are downloaded only if URLs are allowed; pass allow_urls=True "

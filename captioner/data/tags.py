@@ -13,9 +13,8 @@ Tags = dict[str, set[str]]
 def read_tags(path: Path) -> Tags:
     """Return the tags of each image, in lower case, by file name.
 
-    Images have both the name in the file and its last component as keys, so that they can be looked
-    up with or without directories. path: as in `formats.tags.tag_rows`. Raises InputError if it
-    cannot be read or contains no tags.
+    Each image can be looked up by its name in the file and by the last component of that name.
+    path: as in `formats.tags.tag_rows`. Raises InputError if it cannot be read or contains no tags.
     """
     tags, result = Tags(), ReadResult()
     try:

@@ -1,6 +1,6 @@
 """Training losses: cross-entropy of captions and attention coverage.
 
-Shapes: N words, L tokens with probability in a target, V vocabulary, E embedding size, M captions,
+Shapes: N words, L tokens per target distribution, V vocabulary, E embedding size, M captions,
 P grid positions.
 """
 

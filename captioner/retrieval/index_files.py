@@ -81,7 +81,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class IndexFiles:
-    """The files of one generation, as they were when opened.
+    """The files of one generation of an index, as they were when opened.
 
     The contents stay the same even if another process rewrites or deletes the index. rows (N, E):
     float16, memory-mapped. line_file: the lines of at least N rows. regions (N, R): packed region

@@ -25,7 +25,7 @@ class RerankOptions(Options):
     """The models that re-rank the best results, the number of these results, and a weight."""
 
     rerank: tuple[Path, ...] = option(
-        (), "re-ranking captioners or m-CNNs; several add their scores"
+        (), "captioners or m-CNNs that re-rank the results; the scores of several are added"
     )
     rerank_top: int = option(TOP, "number of best results to re-rank per query", at_least=1)
     rerank_weight: float | None = option(

@@ -18,7 +18,7 @@ MAX_ROWS = 500  # in a request for rows
 
 
 def projection_parameters() -> "type[pydantic.BaseModel]":
-    """Build the parameters of a projection."""
+    """Build a pydantic model of the query parameters of /api/projection."""
     from pydantic import ConfigDict, Field, create_model
 
     method = Field(
@@ -78,7 +78,7 @@ def projection_model() -> "type[pydantic.BaseModel]":
 
 
 def rows_parameters() -> "type[pydantic.BaseModel]":
-    """Build the parameters of a request for rows."""
+    """Build a pydantic model of the query parameters of /api/rows."""
     from pydantic import ConfigDict, Field, create_model
 
     Row = Annotated[int, Field(ge=0, lt=2**40)]  # noqa: N806  a type

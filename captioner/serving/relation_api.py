@@ -101,7 +101,7 @@ def _support(linker: Linker, image: Image.Image, text: str) -> dict[str, Any]:
 
 
 def text_parameters() -> "type[pydantic.BaseModel]":
-    """Build the parameters of a request."""
+    """Build a pydantic model of the query parameters of /api/relate."""
     from pydantic import ConfigDict, Field, create_model
 
     about = "one or more sentences"

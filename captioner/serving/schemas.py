@@ -102,8 +102,9 @@ def image_body() -> dict[str, Any]:
 def json_body(model: "type[pydantic.BaseModel]") -> dict[str, Any]:
     """Return the OpenAPI description of a body that `parse_body` accepts.
 
-    FastAPI would read a body of any size before it validates it. The schemas of lists of models are
-    written where they are used, because only FastAPI can add to the components.
+    The body is not declared as a parameter, because FastAPI would read one of any size before
+    validating it. The schemas of list items are inlined, because only FastAPI can add schemas to
+    the components.
     """
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})

@@ -1,4 +1,4 @@
-"""The collections of a service, and the one thread that works with models other than captioners.
+"""The collections of a service, and the one thread that runs models other than captioners.
 
 FastAPI is imported inside functions because the rest of the library works without it.
 """
@@ -35,7 +35,7 @@ Work = Callable[[], dict[str, Any]]
 
 
 class Searcher:
-    """The collections by name, if there are any, and one thread that works on requests."""
+    """The collections by name, if there are any, and one thread that processes requests."""
 
     def __init__(self, collections: Sequence[Collection], limits: Limits, access: Access) -> None:
         self.collections = {each.name: each for each in collections}

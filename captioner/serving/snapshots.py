@@ -24,7 +24,7 @@ class Damaged(Exception):  # noqa: N818  the service's fault, not the client's
 class Snapshot:
     """The files of an index as they were when they were opened.
 
-    version: a text that changes whenever the index is written. index: the same files, with the
+    version: a string that changes whenever the index is written. index: the same files, with the
     linker that embeds queries. Methods raise Damaged if the lines cannot be read.
     """
 

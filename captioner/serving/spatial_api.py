@@ -106,7 +106,7 @@ def _add_labels(app: "fastapi.FastAPI", searcher: Searcher, require_token: Seque
     @app.post(
         LOCALIZE,
         dependencies=require_token,
-        summary="Find where in an image words, phrases or sentences are",
+        summary="Find where an image shows what words, phrases or sentences describe",
         description=about,
         responses={200: {"model": maps_model(), "description": "the maps"}, **errors},
         openapi_extra=image_body(),

@@ -68,7 +68,8 @@ def format_epoch(
 ) -> str:
     """Format an epoch's loss, watched score, speed, waiting time and memory as one line.
 
-    A watched BLEU that does not exceed `negligible` is explained instead of called the best.
+    If a BLEU score is watched and is at most `negligible`, the line explains the low score instead
+    of calling it the best.
     """
     speed = next(name for name in row if name.endswith("_per_second"))
     memory = f"{row['memory_mb'] / 1000:.2f} GB"

@@ -60,7 +60,7 @@ class TrainingResult:
 
     @property
     def _attribute(self) -> str:
-        """The name of the attribute that has the model."""
+        """The name of the attribute that holds the model."""
         return {"captioning": "captioner", "relation": "relation_classifier"}.get(
             self.system, "linker"
         )

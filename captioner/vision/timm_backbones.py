@@ -57,7 +57,7 @@ class TimmBackbone(nn.Module):
 
 
 def is_timm(name: str) -> bool:
-    """Return whether the name of an encoder is "timm:" and the name of a timm network."""
+    """Return whether an encoder's name starts with "timm:", the prefix of timm networks."""
     return name.startswith(TIMM)
 
 

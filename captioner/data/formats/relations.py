@@ -95,7 +95,7 @@ def _text(value: Any) -> Any:
 
 
 def _labels(row: Mapping[str, Any]) -> dict[str, float] | str:
-    """Return the labels of a row, or a sentence about what is wrong with them."""
+    """Return the labels of a row, or an error message if they are invalid."""
     if (annotation := row.get("annotation")) is not None:
         if not isinstance(annotation, dict) or not {"mi", "sc"} & annotation.keys():
             return "the annotation has neither mi nor sc"

@@ -32,7 +32,7 @@ _PREFIX = "Labels_"
 
 
 class TagRow(NamedTuple):
-    """The tags of an image, in lower case and without repetitions.
+    """The tags of an image, in lower case and without duplicates.
 
     split: None if the files do not define one.
     """
@@ -186,5 +186,6 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"{path} cannot be read: {reason}; replace the file") from error
     return [line.strip() for line in lines if line.strip()]

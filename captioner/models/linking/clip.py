@@ -158,7 +158,7 @@ class ClipReader(TextReader):
         return torch.as_tensor(self.tokenize(list(texts) or [""]))[: len(texts)]
 
     def unknown_words(self, text: str) -> list[str]:  # noqa: ARG002
-        """Return no words: the tokenizer splits words into known parts."""
+        """Return an empty list, because the tokenizer splits every word into known subwords."""
         return []
 
     def knows(self, text: str) -> bool:

@@ -143,9 +143,9 @@ class MultimodalCNN(nn.Module):
         return read
 
     def measure_images(self, batches: Iterable[Tensor]) -> None:
-        """Set the mean and deviation of image vectors from batches of a trained encoder's features.
+        """Set the mean and std of image vectors from batches of a trained encoder's features.
 
-        All images have much in common; its share of a score would be the same for all of them.
+        Image vectors share a large component, which would contribute the same to every score.
         """
         scale, grid = math.sqrt(self.image.in_features), self.options.image_grid
         self.standardize.measure(

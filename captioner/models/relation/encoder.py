@@ -155,7 +155,10 @@ def unit_scale(rows: Tensor) -> Tensor:
 
 
 def _other_sentences(vectors: Tensor, articles: Articles) -> Tensor:
-    """Return the scaled sum (K, S) of the other sentences of each sentence's text; 0 for none."""
+    """Return the scaled sum (K, S) of the other sentences in the text of each of K sentences.
+
+    A text of one sentence has a sum of 0.
+    """
     owner = articles.text_of_sentence
     sums = vectors.new_zeros(len(articles), vectors.shape[1]).index_add(0, owner, vectors)
     others = (articles.counts > 1)[owner, None]

@@ -74,7 +74,10 @@ def _failed(query: ScoredQuery, examples: Sequence[Example], words: Cooccurrence
 
 
 def _highest(lifts: dict[str, float], example: Example) -> list[tuple[str, float]]:
-    """Return the words of an image's captions with the highest lifts, all at least MIN_LIFT."""
+    """Return the words of an image's captions with a lift of at least MIN_LIFT, highest first.
+
+    lifts: sorted from high to low. At most WORDS words are returned, each with its lift.
+    """
     found = _words(example)
     return [(w, lift) for w, lift in lifts.items() if w in found and lift >= MIN_LIFT][:WORDS]
 

@@ -21,7 +21,7 @@ class LinearJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Fit the sentence encoder on the training captions, and open the image vectors."""
+        """Fit or load the sentence encoder, build the model, and open the images."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         model_options, options = linear_options(groups)

@@ -75,7 +75,7 @@ def _name(groups: OptionGroups) -> str:
 
 
 def plain_name(source: str) -> str:
-    """Return the form of a source of text vectors that is used in the names of runs."""
+    """Return the name of a source of text vectors as it appears in the names of runs."""
     return Path(source).name.replace(".", "-")
 
 

@@ -177,7 +177,7 @@ def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordS
 def build_labels(
     options: SpatialTaskOptions, data: CaptionData, reader: TextReader, seed: int
 ) -> LabelSplit:
-    """Choose the labels of enough training images, and hold out a fraction of them."""
+    """Choose the labels that enough training images have, and hold out a fraction of them."""
     words = label_words(data, "train", options.tags)
     names = choose_labels(words, options.min_images, lambda name: not reader.unknown_words(name))
     return split_labels(names, options.held_out, seed)

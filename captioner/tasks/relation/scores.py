@@ -1,4 +1,4 @@
-"""Scores of a relation model on a split: labels, and what the autoencoder reconstructs.
+"""Scores of a relation model on a split: of its labels, or of an autoencoder's reconstructions.
 
 Shapes: N texts, L levels of a head.
 """
