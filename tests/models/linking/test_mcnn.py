@@ -1,5 +1,7 @@
 """The multimodal CNN against the unsplit network written plainly, its gate, loss and scores."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -132,9 +134,10 @@ def test_nothing_to_score():
     )
 
 
-def test_progress_is_shown_on_request(capsys):
+def test_progress_is_shown_on_request(capsys, monkeypatch):
     model = tiny_model().eval()
     images = model.image_parts(tiny_images())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     model.score_matrix(images, tiny_texts())
     assert capsys.readouterr().err == ""
     model.score_matrix(images, tiny_texts(), show_progress=True)
