@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50, help="batches or requests (default: 50)")
     parser.add_argument("--images", type=int, default=32, help="images per batch (default: 32)")
     parser.add_argument("--full", action="store_true", help="all settings, 500 to 10,000 steps")
-    parser.add_argument("--precision", default="auto", help="[auto: bfloat16 if it is faster]")
+    parser.add_argument("--precision", default="auto", help="as in captioner [auto]")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     argv = parser.parse_args()
     if argv.child:

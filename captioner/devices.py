@@ -22,7 +22,7 @@ class RuntimeOptions:
     """The device and precision of a trained model, and whether to compile its decoding step."""
 
     device: str | None = option(None, "cpu, cuda, cuda:N or mps [cuda if available]")
-    precision: str = option("float32", "precision; auto: bfloat16 if faster", choices=PRECISIONS)
+    precision: str = option("float32", "precision of decoding; auto: fastest", choices=PRECISIONS)
     compile: bool = option(False, "compile the decoding step with torch.compile")
 
 
