@@ -186,7 +186,7 @@ def _int8_product(rows: Tensor, packed: _Packed) -> Tensor:
     # Of 255 steps two are spared, for the offset and for rounding, so that no value wraps around.
     scale = (high - low) / 253 or 1.0
     zero = math.ceil(-low / scale)
-    # The conversion cuts off, hence the half. Signed inputs took oneDNN far longer: docs/libraries.md.
+    # The conversion cuts off, hence the half. Signed inputs took far longer (docs/libraries.md).
     quantised = torch.add(rows.new_tensor(zero + 0.5), rows, alpha=1 / scale).to(torch.uint8)
     found: Tensor = torch.ops.onednn.qlinear_pointwise(
         *(quantised, scale, zero, packed.weight, packed.scales, packed.zeros, packed.bias),
