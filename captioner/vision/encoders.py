@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..data.images import Transform
 from ..errors import InputError
 from ..meta import on_meta_device
+from ..pretrained import find_pretrained
 from .light_torchvision import torchvision
 from .options import SMALL_CNN, EncoderOptions
 from .receptive_field import ReceptiveField, measure_receptive_field
@@ -189,15 +190,18 @@ def build_encoder(
     """Build the encoder `name`: a torchvision CNN classifier, "timm:NAME" or "small_cnn".
 
     weights: None for random weights; a torchvision weights name ("IMAGENET1K_V1", "DEFAULT"),
-    which is downloaded; a local .pth or .safetensors file with torchvision's parameter names; or
-    the directory of a run or checkpoint with the same encoder.
-    fine_tune_from: first trained stage. None freezes all stages, except that a small_cnn without
-    weights is trained entirely, since its random features carry little information.
-    pretrained: whether the caller will load weights; if so, the encoder is treated as pretrained.
+    which is downloaded; a local .pth or .safetensors file with torchvision's parameter names; the
+    directory of a run or checkpoint with the same encoder; or the name of a model that comes with
+    the package. fine_tune_from: first trained stage. None freezes all stages, except that a
+    small_cnn without weights is trained entirely, since its random features carry little
+    information. pretrained: whether the caller will load weights; if so, the encoder is treated as
+    pretrained.
     Raises InputError for an unknown name, a network that is not a CNN, a stage that it does not
     have, and weights that cannot be read or do not fit the network.
     """
     pretrained = pretrained or weights is not None
+    if weights is not None and (directory := find_pretrained(weights)):
+        weights = str(directory)
     if is_timm(name):
         from_run = weights is not None and Path(weights).is_dir()
         layers, field = build_timm(name, None if from_run else weights)
