@@ -72,7 +72,8 @@ def complete(card: Path, run: Path, table: str) -> None:
     """Add a comparison, the cost of training, the terms and the subjects to a card."""
     parts = ("training_seconds", "evaluation_seconds")
     seconds = sum(row[part] for row in read_log(run / "log.jsonl") for part in parts)
-    cost = f"Training took {seconds / 60:.0f} minutes on two cores shared with other programs.\n"
+    minutes = max(1, round(seconds / 60))
+    cost = f"Minutes of training on two cores shared with other programs: {minutes}.\n"
     before, heading, limits = card.read_text(encoding="utf-8").partition("## Limitations\n\n")
     card.write_text(
         f"{before}{table}\n{cost}\n{TERMS}\n{heading}{SUBJECTS}{limits}", encoding="utf-8"
@@ -114,7 +115,7 @@ def compare_retrieval(whole: Path, compact: Path, data: Path) -> str:
     rows = []
     for title, path in (("original", whole), ("this model", compact)):
         linker = Linker.from_pretrained(path)
-        scores = linker.encode_images(images) @ linker.encode_texts(texts).T
+        scores = linker.encode_images(images) @ linker.embed(linker.texts.read(texts)).T
         ranks = retrieval_scores(scores, owner, "dev")
         of_texts = np.bincount(owner, ranks.text_to_image < 10) / np.bincount(owner)
         rows.append(f"| {title} | {_interval(ranks.image_to_text < 10)} | {_interval(of_texts)} |")

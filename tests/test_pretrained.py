@@ -54,7 +54,7 @@ def test_files(name):
     assert config["data"]["path"] == "flickr8k"
     assert not re.search(r'"/\w', (path / "config.json").read_text())
     card = (path / "README.md").read_text()
-    for part in ("## Terms", "non-commercial research", "bootstrap samples", "Training took"):
+    for part in ("## Terms", "non-commercial research", "bootstrap samples", "Minutes of training"):
         assert part in card
 
 
