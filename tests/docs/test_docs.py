@@ -188,6 +188,10 @@ def run_python(argv, *, parse):
             run_captioner(rest, parse=parse)
         case ["-m", module, *rest] if module.startswith("benchmarks"):
             module_parser(module).parse_known_args(rest)
+        case ["-c", code]:
+            compile(code, "page", "exec")
+            if not parse:
+                exec(code, {})
         case [file, *_] if parse:
             assert file in SHOWN_PROGRAMS or (ROOT / file).is_file(), f"{file} does not exist"
         case _:
