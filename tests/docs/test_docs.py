@@ -61,6 +61,7 @@ SHORT_RELATION = (
     "--no-curves"
 ).split()
 ONLY_PARSED = {  # text that commands or Python contain: why they are not run
+    "docs/pretrained.py": "takes an hour",
     "captioner compare": "takes minutes; covered by tests/training/test_compare.py",
     "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
     "api/search": "needs an index; covered by tests/serving/test_search_api.py",
