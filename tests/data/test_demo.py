@@ -358,7 +358,7 @@ def test_a_directory_with_anything_else_is_an_error(tmp_path):
     before = files(tmp_path)
     for name in ("photos", "file", "demo", "damaged", "short"):
         with pytest.raises(
-            InputError, match=f"{name} contains something other than the demo data set with train"
+            InputError, match=f"{name} exists, but is not a complete demo data set with train"
         ):
             write_demo(tmp_path / name, train=2, val=1, test=2)
     assert files(tmp_path) == before

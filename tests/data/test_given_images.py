@@ -85,7 +85,7 @@ def test_channels_of_opencv(photos):
 def test_file_objects_that_cannot_be_used(photos, monkeypatch):
     with (photos / "notes.txt").open() as file, pytest.raises(InputError, match="binary mode"):
         collect_images(file)
-    with pytest.raises(InputError, match="closed file; open it again"):
+    with pytest.raises(InputError, match="closed file; open it again, in mode 'rb'"):
         collect_images(file)
     monkeypatch.setattr(given_images, "MAX_BYTES", 10)
     endless = io.BytesIO(b"x" * 100)

@@ -40,7 +40,7 @@ def write_demo(
         return
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
-            f"{directory} contains something other than the demo data set with "
+            f"{directory} exists, but is not a complete demo data set with "
             f"{', '.join(f'{name} {value}' for name, value in arguments.items())}; delete it, or "
             "choose another directory"
         )
