@@ -68,8 +68,9 @@ def save_heatmap(
     file contains the maps as float32; a .json file of the same name contains the words and the
     offset. offset: position of a cell's value, as in `overlays.upsample`; use `Encoder.offset`.
     Missing directories are created; each file is replaced atomically. Raises InputError if the
-    extension is unknown, if there are no words, if the numbers of words and maps differ, or if the
-    file cannot be written.
+    extension is unknown, if there are no words, if the numbers of words and maps differ, if the
+    maps have another shape or negative or non-finite values, if `offset` is out of range, or if
+    the file cannot be written.
     """
     path = Path(path)
     extension = path.suffix[1:].lower()

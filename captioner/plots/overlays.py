@@ -67,7 +67,10 @@ def palette() -> np.ndarray:
 
 
 def check_maps(attention: np.ndarray, ndim: int) -> np.ndarray:
-    """Return maps with `ndim` axes as float32; raise InputError unless they are valid."""
+    """Return maps with `ndim` axes as float32.
+
+    Raises InputError for another number of axes, an empty grid, and negative or non-finite values.
+    """
     attention = np.asarray(attention, dtype=np.float32)
     if attention.ndim != ndim or 0 in attention.shape[-2:]:
         expected = "(T, h, w)" if ndim == 3 else "(h, w)"

@@ -173,7 +173,7 @@ def test_rows_are_written_while_images_are_read(run, monkeypatch):
 
 def test_nothing_is_overwritten_by_the_list(run):
     Path("captions.txt").write_text("red\nblue\n")
-    message = r"^captions\.txt, the list of rows, already exists; choose another --output$"
+    message = r"^captions\.txt already exists and would be overwritten by the list of rows; choose"
     with pytest.raises(InputError, match=message):
         call(run, "--images images --output captions.npy")
     Path("captions.npy").write_bytes(b"")
