@@ -128,7 +128,7 @@ def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:
     """Encode each image's captions as tokens with start and end tokens, longest first.
 
-    Captions without words are omitted; longer captions are truncated to MAX_WORDS words.
+    Captions without words are omitted; captions of more than MAX_WORDS words are truncated.
     """
     return [
         sorted(

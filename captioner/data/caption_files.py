@@ -42,15 +42,15 @@ MAX_DIGITS = 18  # maximum length of a string id that is read as a number, which
 def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[Id, list[str]]:
     """Return the captions of each image in the file; images without captions have empty lists.
 
-    Captions that VizWiz marks as rejected or precanned are left out. notes: a list to which
-    notes on how the file was read are appended.
-
     Each row has an id or a name of its image, in a column such as `image_id`, `file_name` or `id`,
     and a caption, or a list of captions, in a column such as `caption` or `text`. A string id of at
-    most 18 digits without leading zeros is converted to an integer.
-    Raises InputError if the file cannot be read or has no such format, for a malformed row, for
-    image or caption ids listed twice in COCO annotations, and for captions of images that are not
-    listed there.
+    most 18 digits without leading zeros is converted to an integer. In COCO annotations, captions
+    that VizWiz marks as rejected or precanned are left out. notes: a list to which notes on how the
+    file was read are appended.
+
+    Raises InputError if the file cannot be read or has none of the formats of this module, for a
+    malformed row, for image or caption ids listed twice in COCO annotations, and for captions of
+    images that are not listed there.
     """
     path = Path(path)
     try:

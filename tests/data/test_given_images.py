@@ -93,6 +93,13 @@ def test_file_objects_that_cannot_be_used(photos, monkeypatch):
     assert endless.tell() == 11  # no more is read than shows that there is too much
 
 
+def test_load_image_refuses_file_objects(photos):
+    with (photos / "a.png").open("rb") as file:
+        with pytest.raises(InputError, match=r"got BufferedReader; pass its content, file\.read"):
+            load_image(file)
+        assert load_image(file.read()).size
+
+
 def test_urls_are_refused_unless_allowed():
     url = "https://example.org/a.jpg"
     assert collect_images(url)[0] == [url]

@@ -29,7 +29,7 @@ def recognise(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> ReadResult:
-    """Read the file; raise InputError if the directory contains several."""
+    """Read the file; raise InputError if there are several, or if it has no list of images."""
     files = recognise(path)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)

@@ -188,8 +188,8 @@ def table_rows(
     """Yield the rows of a JSON, JSONL or CSV file by lower-case column name.
 
     images: possible names of the column that identifies the image; empty if none is needed.
-    Malformed rows are added to the problems of `result`. Raises InputError if a CSV header lacks an
-    image or a caption column, or repeats such a column.
+    Malformed rows are added to the problems of `result`. Raises InputError if a JSON file contains
+    no rows, or if a CSV header lacks an image or a caption column, or repeats such a column.
     """
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):

@@ -148,7 +148,10 @@ class Reader:
         self._members = _members(self.stream, contents.index)
 
     def read(self, wanted: str) -> bytes:
-        """Return the member `wanted`; cache it and all preceding members except duplicates."""
+        """Return the member `wanted`; cache it and the members read on the way to it.
+
+        Duplicates are not cached.
+        """
         members = _contents(self.tar).index.members
         wanted_number, _ = members[wanted]
         if wanted_number < self.next:
