@@ -197,7 +197,10 @@ def epoch_order(
 
 
 def _merge_small(batches: list[list[int]], minimum: int) -> list[list[int]]:
-    """Merge batches of fewer than `minimum` images into the last batch that has enough."""
+    """Merge batches of fewer than `minimum` images into the last batch that has enough.
+
+    Raises InputError if no batch has enough images.
+    """
     small = [batch for batch in batches if len(batch) < minimum]
     batches = [batch for batch in batches if len(batch) >= minimum]
     if not batches:

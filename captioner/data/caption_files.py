@@ -58,7 +58,7 @@ def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[
             return _group_by_image(_read_rows(path, IDS))
         content = read_json(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
     if _is_annotations(content):
         return _read_annotations(path, content, [] if notes is None else notes)
     return _group_by_image(_located_objects(path, _json_rows(path, content)))
@@ -88,7 +88,7 @@ def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[st
             if caption.strip()
         ]
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
     if not pairs:
         raise InputError(f"{path} has no captions; choose another file")
     return pairs

@@ -139,7 +139,7 @@ def describe_labels(examples: Iterable[Example]) -> list[str]:
 
 
 def _means(found: Sequence[tuple[float, str]]) -> str:
-    """Return the mean value of each source, if there are several with a name."""
+    """Describe the mean value of each source, or return "" unless several sources have a name."""
     sources = sorted({source for _, source in found} - {""})
     if len(sources) < 2:
         return ""

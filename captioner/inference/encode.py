@@ -126,8 +126,10 @@ def _read_texts(source: str) -> list[str]:
 
 def _check_output(output: Path, sources: Sequence[str]) -> Path:
     """Return the path of the list of rows; raise InputError if the output is unusable."""
-    if output.suffix.lower() != ".npy" or output.is_dir():
+    if output.suffix.lower() != ".npy":
         raise InputError(f"--output must be a .npy file, got {output}")
+    if output.is_dir():
+        raise InputError(f"--output {output} is a directory; choose the name of a .npy file")
     names = output.with_suffix(".txt")
     for path in (output, names):
         if path.exists() and any(os.path.exists(s) and path.samefile(s) for s in sources):

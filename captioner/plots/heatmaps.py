@@ -79,11 +79,13 @@ def save_heatmap(
             f"{str(path)!r} has an unknown extension; choose one of {', '.join(ENDINGS)}"
         )
     attention = check_maps(attention, 3)
-    if len(words) != len(attention) or not words:
+    if len(words) != len(attention):
         raise InputError(
-            "words must not be empty, and attention must have one map for each word, got "
-            f"{len(words)} words and {len(attention)} maps"
+            f"attention must have one map for each word, got {len(words)} words and "
+            f"{len(attention)} maps"
         )
+    if not words:
+        raise InputError("a heatmap needs at least one word, got none")
     if extension == "npy":
         description = json.dumps({"words": list(words), "offset": offset}, ensure_ascii=False)
         _write(path.with_suffix(".json"), description + "\n")

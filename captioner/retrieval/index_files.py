@@ -167,7 +167,10 @@ def read_manifest(directory: Path) -> Manifest:
     numbers = (manifest.dimensions, manifest.rows, manifest.generation)
     texts = (manifest.checkpoint, manifest.weights)
     if not (all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)):
-        raise InputError(f"{path} is damaged: a value has the wrong type; {_advice(directory)}")
+        raise InputError(
+            f"{path} is damaged: dimensions, rows and generation must be integers, and checkpoint "
+            f"and weights text; {_advice(directory)}"
+        )
     if manifest.kind not in tuple(KINDS):
         raise InputError(
             f"{path} is damaged: kind must be {' or '.join(KINDS)}, got {manifest.kind!r}; "

@@ -124,7 +124,9 @@ def read_queries(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text; save it as UTF-8"
+        reason = "it is not UTF-8 text; save it as UTF-8"
+        if problem := getattr(error, "strerror", None):
+            reason = f"{problem}; check the path"
         raise InputError(f"query file {path} cannot be read: {reason}") from error
     queries: list[str] = []
     for number, line in enumerate(lines, start=1):

@@ -120,7 +120,10 @@ class Vocabulary:
         words = []
         for token in map(int, tokens):
             if not 0 <= token < len(self):
-                raise InputError(f"token {token} is not in the vocabulary of {len(self)} tokens")
+                raise InputError(
+                    f"token {token} is not in the vocabulary of {len(self)} tokens; use the "
+                    "vocabulary of the model that returned it"
+                )
             if token == END:
                 break
             if token not in (PAD, START):

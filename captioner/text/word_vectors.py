@@ -46,7 +46,8 @@ def read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return dict(read(path, cast(BinaryIO, file), wanted))
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
+        problem = getattr(error, "strerror", None)
+        reason = f"{problem}; check the path" if problem else f"{error}; copy or download it again"
         raise InputError(f"word vectors {path} cannot be read: {reason}") from error
 
 

@@ -367,7 +367,7 @@ def test_a_directory_with_anything_else_is_an_error(tmp_path):
 @pytest.mark.parametrize("count", [-1, 1_000_000])
 def test_invalid_counts(tmp_path, count):
     with pytest.raises(
-        InputError, match=f"number of val scenes must be between 0 and 999999, got {count}"
+        InputError, match=f"val must be between 0 and 999,999 scenes, got {count:,}"
     ):
         write_demo(tmp_path / "demo", val=count)
     assert not list(tmp_path.iterdir())

@@ -337,9 +337,9 @@ def change(path, **values):
             "rows-1.npy is damaged: its header does not match manifest.json; delete",
         ),
         ({"dimensions": 0}, "dimensions must be at least 1 and rows at least 0, got 0 and 10; del"),
-        ({"dimensions": "4"}, "is damaged: a value has the wrong type; delete"),
+        ({"dimensions": "4"}, "is damaged: dimensions, rows and generation must be integers, and"),
         ({"kind": ["texts"]}, r"is damaged: kind must be images or texts, got \['texts'\]; delete"),
-        ({"weights": None}, "is damaged: a value has the wrong type; delete"),
+        ({"weights": None}, "is damaged: dimensions, rows and generation must be integers, and"),
         ({"extra": 1}, "is damaged: TypeError.*; delete"),
         (
             {"generation": 7},

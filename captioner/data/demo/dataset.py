@@ -34,7 +34,7 @@ def write_demo(
     counts = {"train": train, "val": val, "test": test}
     for split, count in counts.items():
         if not 0 <= count < 1_000_000:
-            raise InputError(f"number of {split} scenes must be between 0 and 999999, got {count}")
+            raise InputError(f"{split} must be between 0 and 999,999 scenes, got {count:,}")
     arguments = {**counts, "seed": seed, "version": VERSION}
     if _is_complete(directory, arguments):
         return

@@ -195,8 +195,8 @@ def index(tar: Path | Location) -> Index:
 def stamp(path: Path | Location) -> bytes:
     """Return bytes that change whenever the file's path, size or modification time changes.
 
-    For a member, the size and time of its tar file are used. On a server, they are replaced by the
-    tar file's length and its ETag, or Last-Modified if it has no ETag.
+    For a member, the size and time of its tar file or table are used. On a server, they are
+    replaced by the tar file's length and its ETag, or Last-Modified if it has no ETag.
     """
     tar = container(path)
     if isinstance(tar, Location):

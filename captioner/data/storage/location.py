@@ -19,7 +19,7 @@ class UnreachableError(InputError):
 @total_ordering
 @dataclass(frozen=True)
 class Location:
-    """An http or https URL of a tar file or of one of its members, or a brace pattern.
+    """An http or https URL, such as that of a tar file or one of its members, or a brace pattern.
 
     It supports the few pathlib operations that data sets need, but it is not a path: the operating
     system cannot open it. Locations and paths can be sorted together, by their parts.
