@@ -110,7 +110,11 @@ def split_sentences(content: bytes, name: str) -> list[str]:
 
 
 def read_predictions(path: Path | str) -> dict[Id, str]:
-    """Return the caption of each image; raise InputError unless each image has exactly one."""
+    """Return the caption of each image.
+
+    Raises InputError in the same cases as `read_caption_file`, if there are no captions, and unless
+    each image has exactly one.
+    """
     captions = read_caption_file(path)
     if not captions:
         raise InputError(f"{path} has no captions; choose another file")

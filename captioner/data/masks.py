@@ -5,7 +5,8 @@
     DIR/ImageSets/Segmentation/SPLIT.txt   names of a split's images [all that have a mask]
     DIR/classes.txt                        names of classes 1, 2, ..., one per line [VOC's classes]
 
-In a mask, 0 is background, and 255 is a pixel that is not scored, such as the border of an object.
+Brackets contain what is used if a file does not exist. In a mask, 0 is background, and 255 is a
+pixel that is not scored, such as the border of an object.
 Shapes: (H, W) pixels.
 """
 

@@ -249,7 +249,7 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
 
 
 def _caption_problems(raw: RawExample) -> list[Problem]:
-    """Return a problem for each caption that is not valid text."""
+    """Return a problem for each caption that is not valid text or not a single caption."""
     return [
         Problem(location, f"the caption {shortened(caption)} {reason}", _advice(reason))
         for caption, location in raw.captions

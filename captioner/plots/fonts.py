@@ -30,9 +30,9 @@ def drawable(text: str) -> str:
 
 
 def font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
-    """Return the font that most characters of the text need, at a size in pixels.
+    """Return the font that most characters of the text use, at a size in pixels.
 
-    DejaVu Sans is needed for all characters that it has.
+    A character uses DejaVu Sans if that has it, otherwise the first installed font that has it.
     """
     files = Counter(_file_with(character) or _dejavu() for character in text if character.strip())
     return _load(max(files, key=lambda file: files[file], default=_dejavu()), size)

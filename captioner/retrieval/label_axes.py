@@ -44,9 +44,9 @@ def anchors(count: int) -> np.ndarray:
 
 
 def strongest(scores: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Return the indices (N,) of the labels with the highest scores (N, L) of each image.
+    """Return the index of each image's best label (N,) by scores (N, L).
 
-    The index is -1 if the highest score is below the threshold.
+    The index is -1 if the score of the best label is below the threshold.
     """
     best = scores.argmax(1)
     return np.where(scores.max(1) >= threshold, best, -1)

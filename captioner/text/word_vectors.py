@@ -83,7 +83,7 @@ def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
 def _read_binary(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield wanted words and vectors; an entry is a word, a space and float32 values.
 
-    The entries follow a header of their number and the number of values.
+    The header states the number of entries and the number of values of each.
     word2vec itself ends every vector with a line break; gensim does not.
     """
     header = file.readline(CHUNK).split()

@@ -13,7 +13,10 @@ KEPT_BYTES = 512 * 2**20
 
 
 class UnreachableError(InputError):
-    """Raised if a server fails or a file on it has changed; the image itself may be valid."""
+    """Raised if a server fails, a file on it has changed or a URL is refused.
+
+    The image itself may be valid.
+    """
 
 
 @total_ordering

@@ -109,7 +109,7 @@ def _parse(image: WebImage, url: str) -> SplitResult:
 def _get(
     image: WebImage, parts: SplitResult, max_bytes: int, deadline: float
 ) -> tuple[bytes, str | None]:
-    """Return the content of a URL, or the target of its redirect."""
+    """Return the content of a URL and None, or b"" and the target of its redirect."""
     host, port = str(parts.hostname), parts.port or PORTS[parts.scheme]
     connection = _connect(image, parts.scheme, host, port)
     try:
