@@ -23,12 +23,12 @@ def write_demo(
 ) -> None:
     """Write the demo data set of captioned shapes to `directory`, completely or not at all.
 
-    train, val, test: number of scenes. The same arguments produce the same files, and no split
-    depends on the sizes of the others. `<split>/000001.png` ... are images of 128 x 128 pixels;
-    `annotations/captions_<split>.json` and `annotations/instances_<split>.json` are in COCO's
-    format. Every image of val and test contains a combination of kind, colour and texture that
-    occurs in no other split. Returns at once if `directory` already contains this data set; raises
-    InputError if it contains anything else.
+    train, val, test: number of scenes, at most 999,999. The same arguments produce the same files,
+    and no split depends on the sizes of the others. `<split>/000001.png` ... are images of 128 x
+    128 pixels; `annotations/captions_<split>.json` and `annotations/instances_<split>.json` are in
+    COCO's format. Every image of val and test contains a combination of kind, colour and texture
+    that occurs in no other split. Returns at once if `directory` already contains this data set;
+    raises InputError if it contains anything else, or if a number is out of range.
     """
     directory = Path(directory).resolve()
     counts = {"train": train, "val": val, "test": test}
