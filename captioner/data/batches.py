@@ -128,7 +128,7 @@ def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:
     """Encode each image's captions as tokens with start and end tokens, longest first.
 
-    Captions without words are omitted; longer captions are truncated to MAX_WORDS words.
+    Captions without words are omitted; captions of more than MAX_WORDS words are truncated.
     """
     return [
         sorted(
@@ -197,7 +197,10 @@ def epoch_order(
 
 
 def _merge_small(batches: list[list[int]], minimum: int) -> list[list[int]]:
-    """Merge batches of fewer than `minimum` images into the last batch that has enough."""
+    """Merge batches of fewer than `minimum` images into the last batch that has enough.
+
+    Raises InputError if no batch has enough images.
+    """
     small = [batch for batch in batches if len(batch) < minimum]
     batches = [batch for batch in batches if len(batch) >= minimum]
     if not batches:

@@ -42,15 +42,15 @@ MAX_DIGITS = 18  # maximum length of a string id that is read as a number, which
 def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[Id, list[str]]:
     """Return the captions of each image in the file; images without captions have empty lists.
 
-    Captions that VizWiz marks as rejected or precanned are left out. notes: a list to which
-    notes on how the file was read are appended.
-
     Each row has an id or a name of its image, in a column such as `image_id`, `file_name` or `id`,
     and a caption, or a list of captions, in a column such as `caption` or `text`. A string id of at
-    most 18 digits without leading zeros is converted to an integer.
-    Raises InputError if the file cannot be read or has no such format, for a malformed row, for
-    image or caption ids listed twice in COCO annotations, and for captions of images that are not
-    listed there.
+    most 18 digits without leading zeros is converted to an integer. In COCO annotations, captions
+    that VizWiz marks as rejected or precanned are left out. notes: a list to which notes on how the
+    file was read are appended.
+
+    Raises InputError if the file cannot be read or has none of the formats of this module, for a
+    malformed row, for image or caption ids listed twice in COCO annotations, and for captions of
+    images that are not listed there.
     """
     path = Path(path)
     try:
@@ -58,7 +58,7 @@ def read_caption_file(path: Path | str, notes: list[str] | None = None) -> dict[
             return _group_by_image(_read_rows(path, IDS))
         content = read_json(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
     if _is_annotations(content):
         return _read_annotations(path, content, [] if notes is None else notes)
     return _group_by_image(_located_objects(path, _json_rows(path, content)))
@@ -88,7 +88,7 @@ def read_sentences(path: Path | str, column: str | None = None) -> list[tuple[st
             if caption.strip()
         ]
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}; check the path") from error
     if not pairs:
         raise InputError(f"{path} has no captions; choose another file")
     return pairs
@@ -110,7 +110,11 @@ def split_sentences(content: bytes, name: str) -> list[str]:
 
 
 def read_predictions(path: Path | str) -> dict[Id, str]:
-    """Return the caption of each image; raise InputError unless each image has exactly one."""
+    """Return the caption of each image.
+
+    Raises InputError in the same cases as `read_caption_file`, if there are no captions, and unless
+    each image has exactly one.
+    """
     captions = read_caption_file(path)
     if not captions:
         raise InputError(f"{path} has no captions; choose another file")

@@ -37,7 +37,9 @@ def _read_numbers(file: Path) -> set[int]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"concept file {file} cannot be read: {reason}") from error
+        raise InputError(
+            f"concept file {file} cannot be read: {reason}; replace or remove it"
+        ) from error
     numbers = set()
     for number, line in enumerate(lines, start=1):
         if line.strip():

@@ -27,7 +27,7 @@ def is_image_name(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a relative path has a hidden part, such as ._a.jpg or .ipynb_checkpoints/."""
+    """Return whether a relative path has a hidden part, such as ._a.jpg or __MACOSX/."""
     return any(_is_hidden_part(part) for part in name.split("/"))
 
 
@@ -51,7 +51,7 @@ def directories(root: Path, depth: int) -> Iterator[Path]:
 
 
 def _walk(root: str | Path, depth: int | None) -> Iterator[tuple[str, list[str]]]:
-    """Yield each directory with the names of its visible files."""
+    """Yield each visible directory, down to `depth` levels (None: all), and its visible files."""
 
     def stop(error: OSError) -> NoReturn:
         raise error

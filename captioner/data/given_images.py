@@ -33,9 +33,10 @@ def collect_images(
     of its subdirectories, sorted), an array or tensor (N, H, W, C) or (N, C, H, W), or any iterable
     of images, such as a list or `Path.glob`. bgr: whether arrays and tensors have their channels in
     the order blue, green, red, as those of OpenCV. allow_urls: whether strings that begin with
-    http:// or https:// are downloaded when they are loaded; see `WebImage`. Raises InputError for
-    a directory without images, a file object that cannot be read, and `bgr` with anything but
-    arrays and tensors. Other values are returned as they are; `load_image` refuses them.
+    http:// or https:// are downloaded when they are loaded; see `WebImage`. Members of tar files on
+    servers are read in either case. Raises InputError for a directory without images, a file object
+    that cannot be read or is in text mode, and `bgr` with anything but arrays and tensors. Other
+    values are returned as they are; `load_image` refuses them.
     """
     if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":  # an array of paths
         images = images.ravel().tolist()
@@ -81,8 +82,11 @@ def _read(file: Any) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: the file is closed
         reason = str(error).rstrip(".")
         raise InputError(
-            f"an image cannot be read from {file!r}: {reason}; open it again"
+            f"an image cannot be read from {file!r}: {reason}; open it again, in mode 'rb'"
         ) from error
     if not isinstance(content, bytes):
-        raise InputError(f"{file!r} contains text, not an image; open it in binary mode, 'rb'")
+        raise InputError(
+            f"an image cannot be read from {file!r}: it returns {type(content).__name__}, not "
+            "bytes; open it in binary mode, 'rb'"
+        )
     return content

@@ -65,11 +65,10 @@ def load_image(image: ImageInput) -> Image.Image:
     A path names a regular file, a member of a tar file (`x.tar/a.jpg`) or an image in a Parquet
     table (`x.parquet/00000007`); a string may also be the URL of a member of a tar file on a
     server. Files may be JPEG, PNG, BMP, GIF, WebP or TIFF images of at most 64 MiB and 89 million
-    pixels. Only the first frame of an animation is
-    used. EXIF orientation is applied; a broken EXIF block is ignored. 16-bit grey values are scaled
-    by 1/257, transparent pixels are composited over white, and colour profiles are ignored. Bytes
-    are the content of such a file, and a WebImage is downloaded. `image_of` describes arrays and
-    tensors.
+    pixels. Only the first frame of an animation is used. EXIF orientation is applied; a broken EXIF
+    block is ignored. 16-bit grey values are scaled by 1/257, transparent pixels are composited over
+    white, and colour profiles are ignored. Bytes are the content of such a file, and a WebImage is
+    downloaded. `image_of` describes arrays and tensors; pass the content of a file object as bytes.
 
     Raises InputError, naming the file and the reason, for any other input, and for 16-bit images
     whose values have at most 12 bits, since these would be nearly black.
@@ -84,9 +83,10 @@ def load_image(image: ImageInput) -> Image.Image:
         return _read(lambda: _buffer(image, "the image"), "the image", MAX_PIXELS)
     if isinstance(image, WebImage):
         return _read(lambda: _buffer(download(image), str(image)), str(image), MAX_PIXELS)
+    advice = "; pass its content, file.read()" if hasattr(image, "read") else ""
     raise InputError(
-        "an image must be a path, bytes, a file object, a PIL image, an array or a tensor, "
-        f"got {type(image).__name__}"
+        "an image must be a path, bytes, a PIL image, an array or a tensor, got "
+        f"{type(image).__name__}{advice}"
     )
 
 
@@ -149,7 +149,7 @@ class Transform:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON, as older versions wrote them: bicubic is not mentioned."""
+        """Return the fields for JSON; the default interpolation is left out, as in older files."""
         fields = {"size": self.size, "mean": list(self.mean), "std": list(self.std)}
         is_default = self.interpolation == "bicubic"
         return fields if is_default else {**fields, "interpolation": self.interpolation}

@@ -34,7 +34,7 @@ CHUNK = 32  # number of images per decoding task
 
 
 def describe_data(data: CaptionData, tokenizer: Tokenizer = WORDS) -> str:
-    """Describe the format, splits, caption lengths, vocabulary and problems of a data set.
+    """Describe a data set: format, splits, notes, caption lengths, vocabulary, labels and problems.
 
     Words are counted in the training captions, or in all captions if there is no training split.
     """

@@ -46,7 +46,7 @@ class ImageLabels:
 class LabelSplit:
     """The labels of a data set, the most frequent first in each of the two groups.
 
-    Images are trained with the `seen` labels, and never with those in `held_out`.
+    Training uses only the `seen` labels; those in `held_out` are kept for evaluation.
     """
 
     seen: tuple[str, ...]
@@ -102,7 +102,7 @@ def caption_words(examples: Sequence[Example]) -> list[Words]:
 def tag_words(examples: Sequence[Example], tags: Mapping[str, Collection[str]]) -> list[Words]:
     """Return the tags of each image; no tag is unclear.
 
-    tags: the tags of each image by its path, its file name without directories, or its id; the
+    tags: the tags of each image by its path, its id, or its file name without directories; the
     first of these that is listed is used. An image that is not listed has no tags.
     """
     names = ((str(example.path), str(example.id), example.path.name) for example in examples)
@@ -144,7 +144,8 @@ def split_labels(names: Sequence[str], share: float, seed: int) -> LabelSplit:
     """Split labels at random into seen and held-out ones; `share` is the fraction to hold out.
 
     Words with the same stem, such as "dog" and "dogs", are held out together; otherwise one would
-    reveal the other. Slightly fewer labels than `share` may therefore be held out, but never more.
+    reveal the other. Slightly fewer labels than the rounded share may therefore be held out, but
+    never more.
     """
     groups, held = families(names), set[str]()
     random.Random(f"labels/{seed}").shuffle(groups)
@@ -169,9 +170,10 @@ def image_labels(words: Sequence[Words], names: Sequence[str]) -> ImageLabels:
 
 
 def exclude_relatives(labels: ImageLabels) -> ImageLabels:
-    """Make other forms of the words that an image has unclear, unless it has them, too.
+    """Count other forms of an image's present and unclear labels as unclear, not as absent.
 
-    An image of stars shows a star, even if no caption calls it that.
+    An image of stars shows a star, even if no caption calls it that. Labels that are present stay
+    present.
     """
     index = {name: i for i, name in enumerate(labels.names)}
     relatives = {

@@ -5,7 +5,8 @@
     DIR/ImageSets/Segmentation/SPLIT.txt   names of a split's images [all that have a mask]
     DIR/classes.txt                        names of classes 1, 2, ..., one per line [VOC's classes]
 
-In a mask, 0 is background, and 255 is a pixel that is not scored, such as the border of an object.
+Brackets contain what is used if a file does not exist. In a mask, 0 is background, and 255 is a
+pixel that is not scored, such as the border of an object.
 Shapes: (H, W) pixels.
 """
 
@@ -67,10 +68,11 @@ class SegmentedImages:
 
 
 def open_masks(directory: Path, split: str) -> SegmentedImages:
-    """Find the images and masks of a split; raise InputError if there are none or some are missing.
+    """Find the images and masks of a split.
 
     split: name of a list of images; if `directory` has no such list, all images with masks are
-    used.
+    used. Raises InputError if there are no masks, or if an image or a mask is missing. Masks are
+    not opened here.
     """
     folder = directory / MASKS
     if not folder.is_dir():
@@ -85,11 +87,11 @@ def open_masks(directory: Path, split: str) -> SegmentedImages:
     missing = [f"{MASKS}/{mask.name}" for mask in masks if not mask.is_file()]
     missing += [f"the image {name} in {IMAGES}" for name in names if name not in by_name]
     if missing or not names:
-        problem = (
-            f"{missing[0]} is missing; add it"
-            if missing
-            else f"split {split} has no masks; add some, or choose another split"
-        )
+        problem = f"{MASKS} contains no .png files; add masks"
+        if missing:
+            problem = f"{missing[0]} is missing; add it"
+        elif listed.is_file():
+            problem = f"{LISTS}/{split}.txt lists no images; add some, or choose another split"
         raise InputError(f"{directory} cannot be used for segmentation: {problem}")
     images = tuple(by_name[name] for name in names)
     return SegmentedImages(_read_classes(directory / CLASSES), images, tuple(masks))

@@ -40,9 +40,9 @@ def image_of(pixels: Pixels) -> Image.Image:
 
 
 def reverse_channels(pixels: Pixels) -> Pixels:
-    """Return one image or a batch, as in `image_of`, with blue, green, red in the order of RGB.
+    """Return one image or a batch, as in `image_of`, with red and blue swapped: BGR becomes RGB.
 
-    Grey images are returned unchanged; opacity stays the last channel.
+    Opacity stays the last channel. Grey images and invalid shapes are returned unchanged.
     """
     one = pixels[0] if pixels.ndim == 4 and len(pixels) else pixels
     axis = _channel_axis(one)

@@ -130,7 +130,8 @@ def read_captions(
         raise problems_error(root, format_name, problems)
     if not examples:
         lines = "".join(f"\n  {line}" for line in problem_lines(problems))
-        raise InputError(f"{root} (read as {format_name}) has no usable captions{lines}")
+        advice = f"correct the problems:{lines}" if problems else "choose another data set"
+        raise InputError(f"{root} (read as {format_name}) has no usable captions; {advice}")
     examples, note = complete_splits(examples, reader.val_from_train)
     captions = [c for e in examples if not e.labels for c in e.captions]  # texts may have lines
     notes = (*found.notes, *separator_notes(captions))
@@ -248,7 +249,7 @@ def validate(result: ReadResult) -> tuple[list[Example], list[Problem]]:
 
 
 def _caption_problems(raw: RawExample) -> list[Problem]:
-    """Return a problem for each caption that is not valid text."""
+    """Return a problem for each caption that is not valid text or not a single caption."""
     return [
         Problem(location, f"the caption {shortened(caption)} {reason}", _advice(reason))
         for caption, location in raw.captions

@@ -30,9 +30,10 @@ LabelledText = tuple[str, TextLabels]
 def with_relations(data: CaptionData, seed: int = 0) -> CaptionData:
     """Return the data set with labelled texts in place of captions, unless it has labels already.
 
-    Every image also keeps all its captions as one text without labels. Texts of an image come from
-    its own split only, and depend only on the seed, the split and the image. The demo data set has
-    exact labels, which are computed from its shapes.
+    Every image also keeps all its captions as one text without labels. The labelled texts of an
+    image are made from captions of its own split only, and do not depend on the other splits; the
+    same captions and seed give the same texts. The texts and labels of the demo data set are made
+    from its shapes instead, and its labels are exact.
     """
     if any(example.labels for example in data.examples):
         return data
@@ -74,7 +75,11 @@ def _proxies(
 
 
 def _cmi_texts(members: Sequence[Example], position: int, rng: random.Random) -> list[LabelledText]:
-    """Return texts of SENTENCES captions, of which 0, 1, ... belong to the image."""
+    """Return texts of SENTENCES captions, of which 0, 1, ... belong to the image.
+
+    There are no texts if the split has no other image, and none with more of the image's captions
+    than it has.
+    """
     own, texts = members[position].captions, []
     if len(members) == 1:
         return []
@@ -110,7 +115,10 @@ def _foreign(members: Sequence[Example], position: int, rng: random.Random) -> s
 
 
 def describe_labels(examples: Iterable[Example]) -> list[str]:
-    """Return a line for each split and label: how often each value occurs, and means by source."""
+    """Return a line for each split and label: how often each value occurs, and means by source.
+
+    Another line for each split counts its texts without labels, if there are any.
+    """
     values: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
     unlabelled: Counter[str] = Counter()
     for example in examples:
@@ -131,7 +139,7 @@ def describe_labels(examples: Iterable[Example]) -> list[str]:
 
 
 def _means(found: Sequence[tuple[float, str]]) -> str:
-    """Return the mean value of each source, if there are several with a name."""
+    """Describe the mean value of each source, or return "" unless several sources have a name."""
     sources = sorted({source for _, source in found} - {""})
     if len(sources) < 2:
         return ""

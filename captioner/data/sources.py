@@ -59,7 +59,7 @@ class InputSource:
 
     on_error: "stop" raises the InputError of an image that cannot be read; "yield" stores it in
     `errors` by the image's index, and a black image takes its place, so that batches stay aligned.
-    Raises InputError for any other value.
+    Raises InputError for any other `on_error`.
     """
 
     are_features = False

@@ -13,15 +13,16 @@ Tags = dict[str, set[str]]
 def read_tags(path: Path) -> Tags:
     """Return the tags of each image, in lower case, by file name.
 
-    Each image can be looked up by its name in the file and by the last component of that name.
-    path: as in `formats.tags.tag_rows`. Raises InputError if it cannot be read or contains no tags.
+    Each image can be looked up by its name in the file and by the last component of that name,
+    which stands for the first image that has it. path: as in `formats.tags.tag_rows`. Raises
+    InputError if it cannot be read or contains no tags.
     """
     tags, result = Tags(), ReadResult()
     try:
         for row in tag_rows(path, result):
             tags.setdefault(row.image, set()).update(row.tags)
     except OSError as error:
-        raise InputError(f"tags {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"tags {path} cannot be read: {error.strerror}; check the path") from error
     if result.problems:
         raise InputError(f"tags cannot be read: {result.problems[0]}")
     if not any(tags.values()):

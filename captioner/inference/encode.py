@@ -67,7 +67,8 @@ def encode_images(
 
     sources: as in `find_images`; "-" reads paths from standard input. With on_error="skip",
     images that cannot be read have no row, and an InputError reports their number after the last
-    image. Memory use does not depend on the number of images.
+    image; with "stop", or if no image can be read, an InputError is raised and nothing is written.
+    Except for the list of paths, memory use does not depend on the number of images.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     for image in images:
@@ -107,7 +108,10 @@ def encode_texts(
 
 
 def _read_texts(source: str) -> list[str]:
-    """Return the texts in a file, or `source` itself as a text, without line breaks."""
+    """Return the texts of a file or of standard input ("-"), or `source` itself as a text.
+
+    Line breaks and other white space in a text become single spaces.
+    """
     path = Path(source)
     if source == "-":
         texts = split_sentences(sys.stdin.buffer.read(), "standard input")
@@ -122,8 +126,10 @@ def _read_texts(source: str) -> list[str]:
 
 def _check_output(output: Path, sources: Sequence[str]) -> Path:
     """Return the path of the list of rows; raise InputError if the output is unusable."""
-    if output.suffix.lower() != ".npy" or output.is_dir():
+    if output.suffix.lower() != ".npy":
         raise InputError(f"--output must be a .npy file, got {output}")
+    if output.is_dir():
+        raise InputError(f"--output {output} is a directory; choose the name of a .npy file")
     names = output.with_suffix(".txt")
     for path in (output, names):
         if path.exists() and any(os.path.exists(s) and path.samefile(s) for s in sources):
@@ -131,7 +137,10 @@ def _check_output(output: Path, sources: Sequence[str]) -> Path:
                 f"{path} is an input and would be overwritten; choose another --output"
             )
     if names.exists() and not output.exists():
-        raise InputError(f"{names}, the list of rows, already exists; choose another --output")
+        raise InputError(
+            f"{names} already exists and would be overwritten by the list of rows; choose another "
+            "--output"
+        )
     return names
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..index import Index
     from ..linker import Linker
 
-WORDS = 3000  # most frequent known words among which groups find their names
+WORDS = 3000  # the most frequent words, among which groups find their names
 
 
 def group_images(
@@ -23,10 +23,11 @@ def group_images(
 ) -> tuple[np.ndarray, list[str]]:
     """Divide rows of an index into groups by k-means of their embeddings.
 
-    chosen (N,): the rows. count, seed: as in `cluster`. Returns the group of each row (N,), from 0
-    for the largest, and the names of the groups: the known words whose embeddings fit a group
-    better than the others, or numbers, after a note on standard error, if the text model has no
-    list of words. Raises InputError as `cluster` does.
+    chosen (N,): the rows. count: number of groups, and seed: as in `cluster`. Returns the group of
+    each row (N,), from 0 for the largest, and the name of each group: the known words whose
+    embeddings fit it better than the other groups (see `nearest_words`), or "group 1", ..., after a
+    note on standard error, if the text model has no list of words. Raises InputError as `cluster`
+    does.
     """
     vectors = np.asarray(index.rows[chosen], np.float32)
     groups = cluster(vectors, count, seed)
@@ -39,7 +40,10 @@ def group_images(
 
 
 def _known_words(linker: "Linker") -> tuple[list[str], np.ndarray]:
-    """Return the most frequent content words of a linking model, and their embeddings."""
+    """Return the most frequent known words of a linking model, and their embeddings.
+
+    Words that name nothing visible (see `is_dimmed`) are left out.
+    """
     known = (word for word in linker.texts.words[:WORDS] if linker.texts.knows(word))
     words = [word for word in known if not is_dimmed(word)]
     rows = linker.encode_texts(words) if words else np.empty((0, linker.model.dimensions))

@@ -58,7 +58,8 @@ class IndexOptions(Options):
 class _Change:
     """The changes of a run: rows to keep, and images to embed with their stamps.
 
-    removed: number of images that no longer exist. skipped: a record for each image without a row.
+    removed: number of images that no longer exist or cannot be accessed. skipped: a record for each
+    image without a row.
     """
 
     kept: list[int] = field(default_factory=list)
@@ -71,11 +72,11 @@ class _Change:
 def index_images(path: Path, sources: Sequence[str], output: Path, options: IndexOptions) -> None:
     """Add the images found in the sources to the index `output`, creating it if necessary.
 
-    path: a run, a checkpoint or a repository on the hub. sources: as in `find_images`. Images of
-    the index that no longer exist are removed, and those that have changed are embedded again.
-    Images with identical content share one row. Duplicates and unreadable images are printed and
-    listed in skipped.jsonl; after the last image, an InputError reports the number of unreadable
-    ones.
+    path: a run, a checkpoint or a repository on the hub. sources: as in `find_images`; "-" reads
+    paths from standard input. Images of the index that no longer exist or cannot be accessed are
+    removed, and those that have changed are embedded again. Of images with identical content, only
+    one has a row. Duplicates and unreadable images are printed and listed in skipped.jsonl; after
+    the last image, an InputError reports the number of unreadable ones.
     """
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     local = hub.local(path)
@@ -128,7 +129,7 @@ def _load(path: Path, options: IndexOptions) -> "tuple[Linker, FeatureStore, Run
 
 
 def _absolute(image: str) -> str:
-    """Return a path that is valid in any working directory; symbolic links are not followed."""
+    """Return the absolute path of an image, without following symbolic links; URLs are kept."""
     return image if isinstance(storage.parse_location(image), Location) else os.path.abspath(image)
 
 
@@ -172,7 +173,10 @@ def _blocks(images: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _without_duplicates(images: Sequence[str], change: _Change) -> dict[str, str]:
-    """Return the content hash of each image whose content has no row yet; report the others."""
+    """Return the content hash of each image whose content has no row yet; report the others.
+
+    The hash is an empty string if the image cannot be read.
+    """
     unique = {}
     for image in images:
         content = _content(image)
@@ -269,4 +273,7 @@ def _report(output: Path, count: int, added: int, change: _Change) -> None:
         print(f"duplicates: {duplicates:,}, {listed}")
     if failed:
         total = len(change.kept) + len(change.new)
-        raise InputError(f"{failed:,} of {total:,} images could not be indexed; they are {listed}")
+        raise InputError(
+            f"{failed:,} of {total:,} images could not be indexed; {output / SKIPPED} lists them "
+            "and the reasons"
+        )

@@ -52,8 +52,8 @@ def open_jsonl(path: Path, options: Mapping[str, Any]) -> Iterator[ResumableJson
     """Open the file at `path` for appending, creating it and its directories if necessary.
 
     options: everything that the records depend on, stored in `path`.options.json. An incomplete
-    last line is removed. Raises InputError if the file was written with different options, contains
-    anything other than records, or is being written by another process.
+    last line is removed. Raises InputError if the file is being written by another process or
+    contains anything other than records, or if its stored options differ or cannot be read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:

@@ -24,7 +24,8 @@ class LabelPlane:
     """Images on a plane of labels.
 
     points (N, 2): positions of the images. groups (N,): index of the label with the highest score,
-    or -1 if no score is at least 0.5. labels: names of the groups. meaning: the axes or anchors.
+    or -1 if no score is at least 0.5 or there are no labels. labels: names of the groups. meaning:
+    the axes or anchors.
     """
 
     points: np.ndarray
@@ -41,8 +42,9 @@ def project_labels(
     chosen (N,): rows of the images. A single label is the horizontal axis; the vertical axis is
     then the diversity of an image's regions or, without `diversity`, a random number. Two labels
     are the axes. Three or more are anchors on a circle (see `label_points`). diversity: whether the
-    diversity is an axis; without labels, it is the horizontal one. Raises InputError for too many
-    labels, for several labels with `diversity`, and in the same cases as `Index.label_scores`.
+    diversity is an axis; without labels, it is the horizontal axis, and the vertical one is random.
+    Without `diversity`, there must be labels. Raises InputError for more than MAX_GROUPS labels,
+    for several labels with `diversity`, and as `Index.label_scores` and `Index.diversity` do.
     """
     names = tuple(dict.fromkeys(labels))
     if len(names) > MAX_GROUPS:

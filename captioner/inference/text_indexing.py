@@ -68,7 +68,7 @@ class _Change:
 def index_texts(path: Path, sources: Sequence[str], output: Path, options: IndexOptions) -> None:
     """Create the index of texts `output`, or update it with the texts of the sources.
 
-    path: the checkpoint, or a repository on the hub. sources: files in a format of
+    path: a run, a checkpoint or a repository on the hub. sources: files in a format of
     `read_sentences`, data sets (only their train splits are read), or "-" for lines of standard
     input; an empty sequence reads the train split that the checkpoint was trained on. Texts with
     the same words share one row, whose line names their sources. A text is removed when none of its
@@ -136,7 +136,7 @@ def _key(text: str) -> bytes:
 
 
 def _read_source(source: str, path: Path, options: IndexOptions) -> list[str]:
-    """Return the texts of a source, in order."""
+    """Return the texts of a source, in order; those of its train split if it is a data set."""
     if source == STDIN:
         return split_sentences(sys.stdin.buffer.read(), "standard input")
     if source == TRAINING_DATA:
@@ -188,7 +188,7 @@ def _compare(writer: IndexWriter, texts: _Texts, given: Sequence[str]) -> _Chang
 
 
 def _sources(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the sources of a line; without any, the text counts as one of standard input."""
+    """Return the sources of a line; a line that names none counts as one of standard input."""
     sources = entry.get("sources")
     return tuple(map(str, sources)) if sources and isinstance(sources, list) else (STDIN,)
 

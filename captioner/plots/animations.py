@@ -28,8 +28,9 @@ def animation(
     """Encode an animation: the RGB image, then the image overlaid with each map of `(T, h, w)`.
 
     extension: "gif" or "webp". The caption is drawn below the image, with a box around the word
-    whose map is shown. Function words are dimmed and shown for a third of the time. All frames
-    share one colour scale; the animation repeats forever. offset: as in `overlays.upsample`.
+    whose map is shown. Function words are dimmed and shown for a third of the time; the last word
+    is shown for twice the time. All frames share one colour scale; the animation repeats forever.
+    offset: as in `overlays.upsample`.
     """
     frames = _frames(image, words, attention, offset)
     durations = [_FUNCTION if is_dimmed(word) else _CONTENT for word in words]

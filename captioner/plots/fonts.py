@@ -30,7 +30,10 @@ def drawable(text: str) -> str:
 
 
 def font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
-    """Return the font that covers the most characters of the text, at a size in pixels."""
+    """Return the font that most characters of the text use, at a size in pixels.
+
+    A character uses DejaVu Sans if that has it, otherwise the first installed font that has it.
+    """
     files = Counter(_file_with(character) or _dejavu() for character in text if character.strip())
     return _load(max(files, key=lambda file: files[file], default=_dejavu()), size)
 
@@ -65,7 +68,7 @@ def _dejavu() -> Path:
 def _file_with(character: str) -> Path | None:
     """Return the path of the first font that has the character: DejaVu Sans or an installed one.
 
-    Returns None if no font has the character.
+    Returns None if no font has the character, and DejaVu Sans for one that is not printable.
     """
     if not character.isprintable() or ord(character) in _characters(_dejavu()):
         return _dejavu()
@@ -74,7 +77,7 @@ def _file_with(character: str) -> Path | None:
 
 @cache
 def _installed() -> tuple[Path, ...]:
-    """Return the files of scalable fonts, upright and regular ones first.
+    """Return the files of the fonts that matplotlib finds, upright and regular ones first.
 
     Last Resort fonts are left out, because they contain a box for every character.
     """

@@ -68,8 +68,9 @@ def save_heatmap(
     file contains the maps as float32; a .json file of the same name contains the words and the
     offset. offset: position of a cell's value, as in `overlays.upsample`; use `Encoder.offset`.
     Missing directories are created; each file is replaced atomically. Raises InputError if the
-    extension is unknown, if there are no words, if the numbers of words and maps differ, or if the
-    file cannot be written.
+    extension is unknown, if there are no words, if the numbers of words and maps differ, if the
+    maps have another shape or negative or non-finite values, if `offset` is out of range, or if
+    the file cannot be written.
     """
     path = Path(path)
     extension = path.suffix[1:].lower()
@@ -78,11 +79,13 @@ def save_heatmap(
             f"{str(path)!r} has an unknown extension; choose one of {', '.join(ENDINGS)}"
         )
     attention = check_maps(attention, 3)
-    if len(words) != len(attention) or not words:
+    if len(words) != len(attention):
         raise InputError(
-            "words must not be empty, and attention must have one map for each word, got "
-            f"{len(words)} words and {len(attention)} maps"
+            f"attention must have one map for each word, got {len(words)} words and "
+            f"{len(attention)} maps"
         )
+    if not words:
+        raise InputError("a heatmap needs at least one word, got none")
     if extension == "npy":
         description = json.dumps({"words": list(words), "offset": offset}, ensure_ascii=False)
         _write(path.with_suffix(".json"), description + "\n")

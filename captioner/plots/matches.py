@@ -59,9 +59,10 @@ class CaptionMatches:
 def matches_page(
     title: str, note: str, images: Sequence[ImageMatches], captions: Sequence[CaptionMatches]
 ) -> str:
-    """Format a self-contained HTML page without scripts, in which own captions are marked.
+    """Format a self-contained HTML page without scripts.
 
-    note: text of one or more lines below the title.
+    An image's own captions and a caption's own image are marked. note: text of one or more lines
+    below the title.
     """
     by_image = "\n".join(
         f'<div class="image">{_picture(match.picture)}<ol>'

@@ -29,8 +29,8 @@ def draw_mosaic(
     points: positions (N, 2), the second coordinate upwards. load: returns the i-th image in RGB, or
     None if it cannot be read; its cell is then grey. side: side of the mosaic in pixels. A
     thumbnail is a square cropped from the centre of its image, in the free cell closest to its
-    point (see `cells`). The suffix of `path` determines the format; the file is replaced
-    atomically. Raises InputError in the same cases as `check_side` and `cells`.
+    point (see `cells`). The format is PNG if the name ends in .png, and JPEG otherwise; the file is
+    replaced atomically. Raises InputError in the same cases as `check_side` and `cells`.
     """
     check_side(len(points), side)
     count = cells_per_side(len(points))
@@ -56,14 +56,17 @@ def draw_mosaic(
 def check_side(images: int, side: int) -> None:
     """Raise InputError if a mosaic is too large, or too small for thumbnails of 16 pixels.
 
-    images: number of images. side: side of the mosaic in pixels, at most 20,000.
+    images: number of images, at least 1. side: side of the mosaic in pixels, at most 20,000.
     """
     if side > MAX_SIDE:
-        raise InputError(f"a mosaic may have at most {MAX_SIDE:,} pixels per side, got {side:,}")
+        raise InputError(
+            f"a mosaic may have at most {MAX_SIDE:,} pixels per side, got {side:,}; draw a smaller "
+            "one"
+        )
     if side < (needed := MIN_CELL * cells_per_side(images)):
         raise InputError(
-            f"a mosaic of {images:,} images needs at least {needed} pixels per side, got {side}; "
-            "draw fewer images or a larger mosaic"
+            f"a mosaic of {images:,} images needs at least {needed:,} pixels per side, got "
+            f"{side:,}; draw fewer images or a larger mosaic"
         )
 
 

@@ -3,6 +3,8 @@
 Shapes: (h, w) attention grid, (H, W) image pixels.
 """
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -48,13 +50,13 @@ def overlay(
     Returns an RGB image of the same size. Colour and opacity increase with attention from 0 to
     `vmax`; None uses the map's maximum. offset: position of a cell's value, as in `upsample`; use
     `Encoder.offset`. Raises InputError if the map has any other shape, or negative or non-finite
-    values, if `vmax` is not above 0, and as `upsample` does.
+    values, if `vmax` is not finite and above 0, and as `upsample` does.
     """
     attention = check_maps(attention, 2)
     if vmax is None:
         vmax = float(attention.max())
-    elif not vmax > 0:
-        raise InputError(f"vmax must be above 0, got {vmax}")
+    elif not 0 < vmax < math.inf:
+        raise InputError(f"vmax must be finite and above 0, got {vmax}")
     return _blend(image.convert("RGB"), attention, vmax, offset)
 
 
@@ -67,11 +69,16 @@ def palette() -> np.ndarray:
 
 
 def check_maps(attention: np.ndarray, ndim: int) -> np.ndarray:
-    """Return maps with `ndim` axes as float32; raise InputError unless they are valid."""
+    """Return maps with `ndim` axes as float32.
+
+    Raises InputError for another number of axes, an empty grid, and negative or non-finite values.
+    """
     attention = np.asarray(attention, dtype=np.float32)
     if attention.ndim != ndim or 0 in attention.shape[-2:]:
         expected = "(T, h, w)" if ndim == 3 else "(h, w)"
-        raise InputError(f"attention must have shape {expected}, got {attention.shape}")
+        raise InputError(
+            f"attention must have shape {expected} with at least one cell, got {attention.shape}"
+        )
     if not np.isfinite(attention).all() or (attention < 0).any():
         found = f"values from {attention.min()} to {attention.max()}"
         raise InputError(f"attention must be finite and non-negative, got {found}")

@@ -93,7 +93,7 @@ def draw_projection(
 
 
 def _describe_axes(axes: "Axes", meaning: Axes2D) -> None:
-    """Label the axes, or write the name of each anchor beside its position."""
+    """Label the axes; without names, hide their ticks, and write the names of any anchors."""
     if meaning.names is None:
         axes.set(xticks=[], yticks=[])
     else:
@@ -137,7 +137,7 @@ def _check(points: np.ndarray, groups: np.ndarray, labels: Sequence[str]) -> Non
 def _draw_groups(
     axes: "Axes", points: np.ndarray, groups: np.ndarray, labels: Sequence[str]
 ) -> None:
-    """Draw grey points, then the groups in order, each above the previous ones, and a legend."""
+    """Draw the groups in order, each above the previous ones and the grey points, and a legend."""
     area = float(np.clip(24_000 / max(1, len(points)), 12, 36))  # of a marker, square points
     handles, texts = [], []
     for group in [*range(len(labels)), -1]:

@@ -15,8 +15,8 @@ def draw_regions(image: Image.Image, groups: np.ndarray, offset: float = 0.0) ->
     """Return an RGB image of the same size, whose cells have the colours of their groups.
 
     groups (h, w): the group of each cell, from 0; colours repeat if there are more groups than
-    colours. offset: position of a cell's centre, as in `overlays.upsample`. Colours are not
-    interpolated, because the groups are known only for whole cells.
+    colours. offset: shift of the cells, down and to the right, as in `overlays.upsample`. Colours
+    are not interpolated, because the groups are known only for whole cells.
     """
     height, width = groups.shape
     rows = _cells(image.height, height, offset)

@@ -42,9 +42,10 @@ class Sample:
 def save_samples(path: Path, samples: Sequence[Sample], offset: float = 0.0) -> Image.Image:
     """Write a PNG with the samples stacked vertically, and return the image.
 
-    Each sample shows its caption, a reference in grey, the image, and one panel per word; the
-    panels of a caption share one colour scale, from 0 to its maximum attention. offset: as in
-    `overlays.upsample`. Missing directories are created; the file is replaced atomically.
+    Each sample shows its caption, a reference in grey, the image and, if there are maps, one panel
+    per word; the panels of a caption share one colour scale, from 0 to its maximum attention.
+    offset: as in `overlays.upsample`. Missing directories are created; the file is replaced
+    atomically.
     """
     rows = [_draw(sample, offset, _WIDTH) for sample in samples]
     height = sum(row.height for row in rows) + _BETWEEN * (len(rows) - 1) + 2 * _MARGIN

@@ -36,7 +36,10 @@ HEADER = 128  # bytes before the rows; enough for the header of any number of ro
 
 
 class RegionShape(NamedTuple):
-    """The shape (K, E, h, w) of an image's region embeddings, which `region_rows` packs."""
+    """The shape (K, E, h, w) of an image's region embeddings, which `region_rows` packs.
+
+    K blocks of a grid of h x w regions with embeddings of E dimensions.
+    """
 
     blocks: int
     dimensions: int
@@ -128,7 +131,7 @@ class IndexFiles:
 
 
 def is_index(directory: Path) -> bool:
-    """Return whether the directory contains the manifest of an index, whatever its format."""
+    """Return whether the directory contains the manifest of an index, of any format version."""
     try:
         content = json.loads((directory / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -137,7 +140,10 @@ def is_index(directory: Path) -> bool:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest; raise InputError if it is missing, damaged or in an unknown format."""
+    """Read the manifest.
+
+    Raises InputError if it is missing, cannot be read, is damaged or has an unknown format.
+    """
     path = directory / MANIFEST
     if not path.exists():
         raise InputError(f"{directory} is not an index; write one with captioner index")
@@ -151,14 +157,20 @@ def read_manifest(directory: Path) -> Manifest:
             )
         regions = tuple(content.get("regions", ()))
         manifest = Manifest(**{**content, "format": FORMAT, "regions": regions})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path} cannot be read: {reason}; check the file") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error!r}; {_advice(directory)}") from error
     numbers = (manifest.dimensions, manifest.rows, manifest.generation)
     texts = (manifest.checkpoint, manifest.weights)
     if not (all(type(n) is int for n in numbers) and all(isinstance(t, str) for t in texts)):
-        raise InputError(f"{path} is damaged: a value has the wrong type; {_advice(directory)}")
+        raise InputError(
+            f"{path} is damaged: dimensions, rows and generation must be integers, and checkpoint "
+            f"and weights text; {_advice(directory)}"
+        )
     if manifest.kind not in tuple(KINDS):
         raise InputError(
             f"{path} is damaged: kind must be {' or '.join(KINDS)}, got {manifest.kind!r}; "
@@ -172,8 +184,8 @@ def read_manifest(directory: Path) -> Manifest:
         )
     if manifest.dimensions < 1 or manifest.rows < 0:
         raise InputError(
-            f"{path} is damaged: dimensions must be at least 1 and rows at least 0; "
-            f"{_advice(directory)}"
+            f"{path} is damaged: dimensions must be at least 1 and rows at least 0, got "
+            f"{manifest.dimensions} and {manifest.rows}; {_advice(directory)}"
         )
     return manifest
 
@@ -197,7 +209,10 @@ def open_files(directory: Path) -> IndexFiles:
 
 
 def open_generation(directory: Path, manifest: Manifest) -> IndexFiles:
-    """Open the files that belong to a manifest; raise the same errors as `open_files`."""
+    """Open the files that belong to a manifest.
+
+    Raises InputError if a file is damaged or truncated, and FileNotFoundError if one is missing.
+    """
     lines = LineFile(lines_path(directory, manifest))
     count, stored = len(lines), count_rows(directory, manifest)
     advice = f"run captioner index with --output {directory} again to repair it"

@@ -122,7 +122,10 @@ class IndexWriter:
         self._append(self.manifest, rows.astype(np.float16), entries, regions)
 
     def finish(self, skipped: Sequence[Mapping[str, Any]]) -> int:
-        """Complete a run: write the row count and the skipped images or texts; return the count."""
+        """Complete a run: write the row count and the skipped images or texts; return the count.
+
+        The list of lost lines is deleted.
+        """
         count = len(LineFile(lines_path(self.directory, self.manifest)))
         with rows_path(self.directory, self.manifest).open("r+b") as file:
             file.write(_header(count, self.manifest.dimensions))
@@ -237,8 +240,8 @@ def open_writer(
 
     Only one process at a time may write to an index. kind: "images" or "texts". regions: shape of
     the region embeddings to store with each row, or None. Raises InputError if the directory
-    contains something else, if another process is writing to it, if the index is of the other kind
-    or was written with other weights, or if it is damaged.
+    contains something else, if another process is writing to it, if the index is of the other kind,
+    was written with other weights or stores other regions, or if it is damaged.
     """
     if directory.exists() and not is_index(directory) and _has_content(directory):
         raise InputError(f"{directory} already exists and is not an index; choose another --output")
@@ -259,14 +262,22 @@ def open_writer(
                     f"{directory} contains {old.kind}, so {kind} cannot be added to it; choose "
                     "another --output"
                 )
-            new_key = (weights, dimensions, manifest.regions)
-            if (old.weights, old.dimensions, old.regions) != new_key:
+            advice = "choose another --output, or delete the index and run captioner index again"
+            if (old.weights, old.dimensions) != (weights, dimensions):
                 raise InputError(
-                    f"{directory} was written with other weights, from {old.checkpoint}; choose "
-                    "another --output, or delete the index and run captioner index again"
+                    f"{directory} was written with other weights, from {old.checkpoint}; {advice}"
+                )
+            if old.regions != manifest.regions:
+                raise InputError(
+                    f"{directory} contains {_describe_regions(old)}, but the model has "
+                    f"{_describe_regions(manifest)}; {advice}"
                 )
             manifest = replace(old, checkpoint=checkpoint)
         yield IndexWriter(directory, manifest)
+
+
+def _describe_regions(manifest: Manifest) -> str:
+    return f"regions of shape {manifest.regions}" if manifest.regions else "no regions"
 
 
 def _has_content(directory: Path) -> bool:

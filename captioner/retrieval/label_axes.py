@@ -21,9 +21,12 @@ def label_points(scores: np.ndarray, other: np.ndarray | None = None, seed: int 
     """
     count = scores.shape[1]
     if not count:
-        raise InputError("positions need at least one label, got none")
+        raise InputError("positions need at least one label, got none; pass the scores of one")
     if other is not None and count > 1:
-        raise InputError(f"other can be combined with one label only, got {count} labels")
+        raise InputError(
+            f"other can be combined with one label only, got {count} labels; omit it, or pass the "
+            "scores of one"
+        )
     if count == 1:
         spread = np.random.default_rng(seed).random(len(scores)) if other is None else other
         return np.stack([scores[:, 0], spread], axis=1).astype(np.float64)
@@ -41,6 +44,9 @@ def anchors(count: int) -> np.ndarray:
 
 
 def strongest(scores: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-    """Return each image's label with the highest score (N,); -1 if that is below the threshold."""
+    """Return the index of each image's best label (N,) by scores (N, L).
+
+    The index is -1 if the score of the best label is below the threshold.
+    """
     best = scores.argmax(1)
     return np.where(scores.max(1) >= threshold, best, -1)

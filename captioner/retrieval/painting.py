@@ -25,8 +25,8 @@ class Layer:
     """A word, phrase or sentence, painted on a grid (H, W) of any size that covers the image.
 
     Positive cells mark where the word should be, negative cells where it should not be. Cells may
-    have any finite weight; a cell with 0 is not painted. Raises InputError for an empty grid, one
-    that is not finite or not two-dimensional, and one without painted cells.
+    have any finite weight; a cell with 0 is not painted. Raises InputError for a grid that is
+    empty, not two-dimensional, not of finite numbers or without painted cells.
     """
 
     word: str
@@ -46,7 +46,8 @@ class Layer:
             )
         if not np.isfinite(grid).all():
             raise InputError(
-                f"the painted grid of {self.word!r} must be finite, got NaN or infinity"
+                f"the painted grid of {self.word!r} must be finite, got NaN or infinity; replace "
+                "it with 0"
             )
         if not grid.any():
             raise InputError(f"nothing is painted for {self.word!r}; set a cell to 1 or -1")

@@ -27,8 +27,8 @@ def project(vectors: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndar
     groups mean little; "pca" returns the first two principal components, with signs that make the
     largest loading of each positive. Distances are Euclidean. The result is the same for the same
     vectors and seed; "pca" does not depend on the seed. Raises InputError if there are fewer than 5
-    vectors or 2 dimensions, if a value is not finite, if all vectors are equal, if the method is
-    unknown, or if the extra `link` is not installed.
+    vectors or 2 dimensions, if a value is not finite, if all vectors are equal up to rounding, if
+    the method is unknown, or if the extra `link` is not installed.
     """
     vectors = _check(vectors)
     if method not in METHODS:
@@ -114,24 +114,24 @@ def nearest_words(
 
 
 def _check(vectors: np.ndarray) -> np.ndarray:
-    """Return the vectors as float64; raise InputError if they cannot be projected."""
+    """Return the vectors as float64; raise InputError if they cannot be projected or grouped."""
     vectors = np.asarray(vectors, dtype=np.float64)
     if len(vectors) < MIN_VECTORS:
         raise InputError(
-            f"a projection needs at least {MIN_VECTORS} vectors, got {len(vectors)}; choose more "
-            "images or sentences"
+            f"projections and groups need at least {MIN_VECTORS} vectors, got {len(vectors)}; "
+            "choose more images or sentences"
         )
     if vectors.ndim != 2 or vectors.shape[1] < 2:
         raise InputError(f"vectors must have shape (N, Y) with Y at least 2, got {vectors.shape}")
     if len(wrong := np.flatnonzero(~np.isfinite(vectors).all(1))):
         raise InputError(
             f"vectors must be finite, got NaN or infinity in {len(wrong)} of {len(vectors)}, the "
-            f"first in row {wrong[0]}"
+            f"first in row {wrong[0]} (counted from 0); compute them again, or omit them"
         )
     if np.ptp(vectors, axis=0).max() <= TOLERANCE * np.abs(vectors).max():
         raise InputError(
-            f"a projection needs distinct vectors, but all {len(vectors)} are equal; choose other "
-            "images, sentences or vectors"
+            f"projections and groups need distinct vectors, but all {len(vectors)} are equal; "
+            "choose other images, sentences or vectors"
         )
     return vectors
 
@@ -147,7 +147,7 @@ def _one_thread() -> Iterator[None]:
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise InputError(
-            "projections need scikit-learn; run pip install 'captioner[link]'"
+            "projections and groups need scikit-learn; run pip install 'captioner[link]'"
         ) from error
     with threadpool_limits(1):
         yield

@@ -148,8 +148,8 @@ def _term(text: str, sign: str, tokens: Sequence[tuple[str, str]]) -> Term:
         weight, tokens = float(tokens[0][1]), tokens[1:]
         if not 0 < weight < math.inf:
             raise InputError(
-                f"query {text!r} has the weight {weight:g}; weights must be above 0 and finite; "
-                "write a minus before a term to subtract it"
+                f"query {text!r} has the weight {weight:g}; weights must be above 0 and finite, "
+                "and a term that is subtracted has a minus before it; change the weight"
             )
     if not tokens:
         raise InputError(f"query {text!r} has no term after {weight:g}*; write one after the *")

@@ -64,7 +64,11 @@ class Wanted:
 
 
 def wanted(query: Query) -> Wanted:
-    """Return the words of a query; raise InputError if it contains images or only subtracts."""
+    """Return the words of a query.
+
+    Raises InputError for a query that contains an image or a term without words, or that only
+    subtracts.
+    """
     if any(term.is_image for term in query.terms):
         raise InputError(
             f"query {query} contains an image, so captions cannot determine its relevant images; "
@@ -101,7 +105,7 @@ def relevant_images(query: Query, words: Sequence[set[str]]) -> np.ndarray:
 
 
 def spellings(word: str) -> set[str]:
-    """Return a word and its English plural, which is regular except for common exceptions."""
+    """Return a word and its English plural: regular, except for the words in _IRREGULAR."""
     if word in _IRREGULAR:
         return {word, _IRREGULAR[word]}
     if word.endswith(("s", "x", "z", "ch", "sh")):
@@ -120,7 +124,9 @@ def read_queries(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        reason = "it is not UTF-8 text; save it as UTF-8"
+        if problem := getattr(error, "strerror", None):
+            reason = f"{problem}; check the path"
         raise InputError(f"query file {path} cannot be read: {reason}") from error
     queries: list[str] = []
     for number, line in enumerate(lines, start=1):

@@ -1,7 +1,8 @@
 """Region embeddings of images, packed into rows of bytes, from which label maps are computed.
 
 A row has a scale for each region, in half precision, followed by the values of all embeddings as
-8-bit integers: value = scale * integer. The scale is the region's largest absolute value / 127.
+8-bit integers: value = scale * integer. The scale is the region's largest absolute value / 127, but
+at least 2^-14, the smallest normal number in half precision.
 
 Shapes: n images, K blocks, E embedding dimensions, (h, w) grid, R bytes of a row.
 """

@@ -49,12 +49,12 @@ def evidence_for_texts(scores: np.ndarray, log_priors: np.ndarray | None) -> np.
     None; otherwise they are a captioner's log p(text | image), in nats. log_priors (Q, K): log
     p(text), which is subtracted, because a captioner prefers common sentences for every image. The
     difference d grows with the number of rare words, even if they do not fit. It is therefore
-    softly limited to the QUANTILE q of the image's candidates: -log(e^-d + e^-q), in nats.
+    softly limited to q, its quantile QUANTILE over the image's candidates: -log(e^-d + e^-q).
     """
     if log_priors is None:
         return scores
     difference: np.ndarray = scores - log_priors
-    if not difference.shape[-1]:  # no candidates have no quantile
+    if not difference.shape[-1]:  # without candidates, there is no quantile
         return difference
     limit = np.quantile(difference, QUANTILE, axis=-1, keepdims=True)
     limited: np.ndarray = -np.logaddexp(-difference, -limit)
@@ -78,8 +78,8 @@ def place_first(scores: np.ndarray, candidates: np.ndarray, values: np.ndarray) 
     """Return scores (Q, N), float64, that rank all candidates above the other items.
 
     scores (Q, N): scores of all items, kept for those that are not candidates. candidates (Q, K):
-    columns of the candidates, distinct in each row. values (Q, K): new scores of the candidates,
-    which are shifted by a constant for each query.
+    columns of the candidates, distinct in each row. values (Q, K), with K at least 1: new scores of
+    the candidates, which are shifted by a constant for each query.
     """
     placed = scores.astype(np.float64)
     shift = placed.max(1, keepdims=True) + 1 - values.min(1, keepdims=True)

@@ -75,9 +75,9 @@ def open_rows(path: Path, title: str = "sentence vectors") -> np.ndarray:
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy parses headers as Python, with various exceptions
-        reason = getattr(error, "strerror", None) or (
-            "it is damaged or contains Python objects; write it with numpy.save"
-        )
+        reason = "it is damaged or contains Python objects; write it with numpy.save"
+        if problem := getattr(error, "strerror", None):
+            reason = f"{problem}; check the path"
         raise InputError(f"{title} {path} cannot be read: {reason}") from error
     if (
         not isinstance(rows, np.ndarray)

@@ -14,8 +14,9 @@ def ngram_ids(tokens: Tensor, n: int, base: int) -> Tensor:
     """Encode the n-gram that starts at each position of `tokens` (..., T) as an integer.
 
     The tokens are the digits of the integer in base `base`, so they must be below `base`. The
-    padding token is 0, and so is the integer of an n-gram that extends past the end. If base ** n
-    exceeds 2 ** 63, different n-grams can collide, but this is very unlikely.
+    padding token is 0, and so is the integer of an n-gram that ends in padding or extends past the
+    last token. If base ** n exceeds 2 ** 63, different n-grams can collide, but this is very
+    unlikely.
     """
     windows = F.pad(tokens, (0, n - 1)).unfold(-1, n, 1)  # (..., T, n)
     powers = torch.tensor([base**i for i in reversed(range(n))], device=tokens.device)

@@ -31,9 +31,9 @@ class SentenceEncoder(Protocol):
         """The number of dimensions Y of the vectors."""
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
-        """Return rows (N, Y), float32, of unit length; zero for a sentence without known words.
+        """Return rows (N, Y), float32, of norm 1; zero for a sentence without known words.
 
-        The rows of a `ConcatenatedEncoder` consist of several such rows and are longer.
+        A row of a `ConcatenatedEncoder` consists of several such rows, so its norm may exceed 1.
         """
 
     def unknown_words(self, sentence: str) -> list[str]:

@@ -11,10 +11,11 @@ _ABBREVIATED = re.compile(rf"(?:^|[\s(.])(?:{ABBREVIATIONS}|[a-z])\.$", re.IGNOR
 
 
 def split_sentences(text: str) -> list[str]:
-    """Return the sentences of a text, in order and stripped; there are none if it has no letters.
+    """Return the sentences of a text that contain a letter or a digit, in order and stripped.
 
-    A sentence ends at a line break, or at ., ! or ? followed by a space, unless the word before is
-    a common abbreviation or a single letter. Closing quotes and brackets belong to the sentence.
+    A sentence ends at a line break, or at ., ! or ? (also full-width) followed by white space,
+    unless the word before is a common abbreviation or a single letter. Closing quotes and brackets
+    belong to the sentence, which goes on if a lower-case letter follows them.
     """
     sentences, start = [], 0
     for end in _END.finditer(text):

@@ -215,13 +215,16 @@ def stored_tokenizer(name: str) -> Tokenizer:
 
 
 def are_mostly_one_word(sentences: Iterable[str], tokenizer: Tokenizer) -> bool:
-    """Return whether single words outnumber longer sentences among the first sentences."""
+    """Return whether single words outnumber longer sentences among the first SAMPLE sentences."""
     counts = [len(tokenizer.split(sentence)) for sentence in islice(sentences, SAMPLE)]
     return counts.count(1) > sum(count > 1 for count in counts)
 
 
 def one_word_note(sentences: Iterable[str], tokenizer: Tokenizer) -> str:
-    """Return a note if most sentences are a single word for `WORDS`; otherwise an empty string."""
+    """Return a note if the tokenizer is `WORDS` and splits most sentences into a single word.
+
+    Returns an empty string otherwise; other tokenizers are assumed to fit the script.
+    """
     if tokenizer.name != "words" or not are_mostly_one_word(sentences, tokenizer):
         return ""
     return (

@@ -59,8 +59,8 @@ class Vocabulary:
         """Build a vocabulary of the words that occur at least `min_count` times.
 
         captions: lists of words. The most frequent word comes first; words of equal frequency are
-        in alphabetical order. `<unk>` is not counted. Raises InputError if no word remains, or if
-        a caption is a string.
+        in alphabetical order. `<unk>` is not counted. Raises InputError if no word remains, if a
+        caption is a string, if `min_count` is below 1, and for words that the class refuses.
         """
         if min_count < 1:
             raise InputError(f"min_count must be at least 1, got {min_count}")
@@ -120,7 +120,10 @@ class Vocabulary:
         words = []
         for token in map(int, tokens):
             if not 0 <= token < len(self):
-                raise InputError(f"token {token} is not in the vocabulary of {len(self)} tokens")
+                raise InputError(
+                    f"token {token} is not in the vocabulary of {len(self)} tokens; use the "
+                    "vocabulary of the model that returned it"
+                )
             if token == END:
                 break
             if token not in (PAD, START):
@@ -142,9 +145,13 @@ class Vocabulary:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"vocabulary {path} cannot be read: {error}") from error
+            raise InputError(
+                f"vocabulary {path} cannot be read: {error}; choose another file"
+            ) from error
         if not isinstance(content, dict) or not isinstance(content.get("words"), list):
-            raise InputError(f"{path} is not a vocabulary: it has no list of words")
+            raise InputError(
+                f"{path} is not a vocabulary: it has no list of words; choose another file"
+            )
         if content.get("format") not in READABLE:
             version = content.get("format")
             newer = type(version) is int and version > FORMAT
@@ -156,7 +163,8 @@ class Vocabulary:
         name = content.get("tokenizer", WORDS.name)
         if not isinstance(name, str):
             raise InputError(
-                f"{path} is not a vocabulary: its tokenizer must be text, got {name!r}"
+                f"{path} is not a vocabulary: its tokenizer must be text, got {name!r}; choose "
+                "another file"
             )
         try:
             return cls(content["words"], stored_tokenizer(name))

@@ -46,12 +46,13 @@ def read_vectors(path: Path, wanted: set[str]) -> dict[str, np.ndarray]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return dict(read(path, cast(BinaryIO, file), wanted))
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
+        problem = getattr(error, "strerror", None)
+        reason = f"{problem}; check the path" if problem else f"{error}; copy or download it again"
         raise InputError(f"word vectors {path} cannot be read: {reason}") from error
 
 
 def _read_text(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield words and vectors; each line is a word and its values, separated by spaces."""
+    """Yield wanted words and vectors; each line is a word and its values, separated by spaces."""
     size = 0
     for number, line in enumerate(file, start=1):
         fields = line.decode("utf-8", "replace").rstrip(" \r\n").split(" ")
@@ -80,8 +81,9 @@ def _parse_numbers(fields: Sequence[str]) -> np.ndarray | None:
 
 
 def _read_binary(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield words and vectors; each entry after the header is a word, a space and float32 values.
+    """Yield wanted words and vectors; an entry is a word, a space and float32 values.
 
+    The header states the number of entries and the number of values of each.
     word2vec itself ends every vector with a line break; gensim does not.
     """
     header = file.readline(CHUNK).split()
@@ -93,8 +95,8 @@ def _read_binary(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple
     count, size = map(int, header)
     if not 1 <= size <= MAX_SIZE:
         raise InputError(
-            f"{path} is not a word2vec binary file: its header specifies {size} numbers per "
-            "vector; choose another file"
+            f"{path} is not a word2vec binary file: its header specifies {size:,} numbers per "
+            f"vector, not 1 to {MAX_SIZE:,}; choose another file"
         )
     data, start = b"", 0
     for number in range(1, count + 1):
@@ -103,8 +105,8 @@ def _read_binary(path: Path, file: BinaryIO, wanted: set[str]) -> Iterator[tuple
             more = file.read(CHUNK)
             if not more or (space < 0 and len(data) - start > CHUNK):
                 raise InputError(
-                    f"{path} is incomplete: vector {number} of {count} is missing; copy or "
-                    "download it again"
+                    f"{path} is incomplete or damaged: vector {number} of {count} is missing; copy "
+                    "or download it again"
                 )
             data, start = data[start:] + more, 0
             space = data.find(b" ")

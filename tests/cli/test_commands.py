@@ -258,7 +258,7 @@ MISTAKES = {
         "was trained for 'retrieval', not cap",
     ),
     "demo data over other data": Mistake(
-        "captioner demo-data {colours}", "contains something other than the demo data set"
+        "captioner demo-data {colours}", "exists, but is not a complete demo data set"
     ),
 }
 

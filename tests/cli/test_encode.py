@@ -173,7 +173,7 @@ def test_rows_are_written_while_images_are_read(run, monkeypatch):
 
 def test_nothing_is_overwritten_by_the_list(run):
     Path("captions.txt").write_text("red\nblue\n")
-    message = r"^captions\.txt, the list of rows, already exists; choose another --output$"
+    message = r"^captions\.txt already exists and would be overwritten by the list of rows; choose"
     with pytest.raises(InputError, match=message):
         call(run, "--images images --output captions.npy")
     Path("captions.npy").write_bytes(b"")
@@ -191,7 +191,10 @@ def test_nothing_is_overwritten_by_the_list(run):
     [
         ("--images empty --output a.npy", "no images found for 'empty'"),
         ("--images images --output a.txt", r"^--output must be a \.npy file, got a\.txt$"),
-        ("--images images --output d.npy", r"^--output must be a \.npy file, got d\.npy$"),
+        (
+            "--images images --output d.npy",
+            r"^--output d\.npy is a directory; choose the name of a",
+        ),
         ("--texts gone.csv --output a.npy", r"^gone\.csv does not exist or is not a file; check"),
         ("--texts blank.txt --output a.npy", r"^blank\.txt has no captions; choose another file$"),
         ("--texts '' --output a.npy", "^nothing was written: no text could be encoded; see"),

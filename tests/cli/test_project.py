@@ -167,7 +167,7 @@ def test_samples_are_random_and_in_order():
         ("--texts a.txt --topics 0", "--topics must be between 1 and 12, got 0"),
         ("--texts a.txt --topics 13", "--topics must be between 1 and 12, got 13"),
         ("--texts a.txt --limit 0", "--limit must be at least 1, got 0"),
-        ("--texts a.txt --limit 4", "a projection needs at least 5 vectors, got 4"),
+        ("--texts a.txt --limit 4", "projections and groups need at least 5 vectors, got 4"),
         ("--texts a.txt --seed -1", "--seed must be between 0 and 4294967295, got -1"),
         ("--texts a.txt --output a.pdf", r"--output must be a \.png file, got a\.pdf"),
         ("--texts a.txt --output d.png", r"--output must be a \.png file, got d\.png"),
@@ -322,7 +322,7 @@ def test_a_mosaic_reads_its_images_only(index, monkeypatch):
     ("side", "message"),
     [
         (63, "^a mosaic of 7 images needs at least 64 pixels per side, got 63; "),
-        (20001, "^a mosaic may have at most 20,000 pixels per side, got 20,001$"),
+        (20001, "^a mosaic may have at most 20,000 pixels per side, got 20,001; draw a smaller"),
     ],
 )
 @pytest.mark.usefixtures("index")

@@ -358,7 +358,7 @@ def test_a_directory_with_anything_else_is_an_error(tmp_path):
     before = files(tmp_path)
     for name in ("photos", "file", "demo", "damaged", "short"):
         with pytest.raises(
-            InputError, match=f"{name} contains something other than the demo data set with train"
+            InputError, match=f"{name} exists, but is not a complete demo data set with train"
         ):
             write_demo(tmp_path / name, train=2, val=1, test=2)
     assert files(tmp_path) == before
@@ -367,7 +367,7 @@ def test_a_directory_with_anything_else_is_an_error(tmp_path):
 @pytest.mark.parametrize("count", [-1, 1_000_000])
 def test_invalid_counts(tmp_path, count):
     with pytest.raises(
-        InputError, match=f"number of val scenes must be between 0 and 999999, got {count}"
+        InputError, match=f"val must be between 0 and 999,999 scenes, got {count:,}"
     ):
         write_demo(tmp_path / "demo", val=count)
     assert not list(tmp_path.iterdir())

@@ -85,12 +85,19 @@ def test_channels_of_opencv(photos):
 def test_file_objects_that_cannot_be_used(photos, monkeypatch):
     with (photos / "notes.txt").open() as file, pytest.raises(InputError, match="binary mode"):
         collect_images(file)
-    with pytest.raises(InputError, match="closed file; open it again"):
+    with pytest.raises(InputError, match="closed file; open it again, in mode 'rb'"):
         collect_images(file)
     monkeypatch.setattr(given_images, "MAX_BYTES", 10)
     endless = io.BytesIO(b"x" * 100)
     collect_images(endless)
     assert endless.tell() == 11  # no more is read than shows that there is too much
+
+
+def test_load_image_refuses_file_objects(photos):
+    with (photos / "a.png").open("rb") as file:
+        with pytest.raises(InputError, match=r"got BufferedReader; pass its content, file\.read"):
+            load_image(file)
+        assert load_image(file.read()).size
 
 
 def test_urls_are_refused_unless_allowed():

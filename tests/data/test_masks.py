@@ -70,6 +70,12 @@ def test_other_directories_are_no_demo(tmp_path):
         next(draw_masks(tmp_path, "val"))
 
 
+def test_a_split_that_the_demo_does_not_have(demo):
+    with pytest.raises(InputError, match="unknown split 'valid'; choose train, val"):
+        next(draw_masks(demo, "valid"))
+    assert len(dict(draw_masks(demo, "dev"))) == 12
+
+
 def test_a_list_selects_the_images_of_a_split(tmp_path):
     for name in "abc":
         write(tmp_path, [[0, 1, 255], [20, 0, 0]], name)
@@ -81,6 +87,9 @@ def test_a_list_selects_the_images_of_a_split(tmp_path):
     assert [path.stem for path in found.images] == ["c", "a"]
     assert found.classes == VOC_CLASSES
     assert found.read_mask(0, (3, 2)).tolist() == [[0, 1, 255], [20, 0, 0]]
+    (lists / "val.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"Segmentation/val\.txt lists no images; add some, or"):
+        open_masks(tmp_path, "val")
     (lists / "val.txt").write_text("gone\n")
     with pytest.raises(InputError, match=r"SegmentationClass/gone\.png is missing; add it"):
         open_masks(tmp_path, "val")
@@ -88,6 +97,9 @@ def test_a_list_selects_the_images_of_a_split(tmp_path):
 
 def test_unusable_masks(tmp_path):
     with pytest.raises(InputError, match="has no directory SegmentationClass; pass one"):
+        open_masks(tmp_path, "val")
+    (tmp_path / "SegmentationClass").mkdir()
+    with pytest.raises(InputError, match=r"SegmentationClass contains no \.png files; add masks"):
         open_masks(tmp_path, "val")
     write(tmp_path, [[0, 1], [3, 0]])
     (tmp_path / "classes.txt").write_text("dog\ncat\n")

@@ -517,7 +517,7 @@ def test_file_without_captions(tmp_path, layout):
     for path in tmp_path.rglob("Flickr_8k.*"):
         path.unlink()
     find_file(tmp_path, b"a dog").write_text(EMPTY.get(layout, ""))
-    message = rf"{tmp_path} \(read as {layout}\) has no usable captions$"
+    message = rf"{tmp_path} \(read as {layout}\) has no usable captions; choose another data set$"
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path)
 
@@ -525,7 +525,7 @@ def test_file_without_captions(tmp_path, layout):
 def test_kaggle_with_only_a_header(tmp_path):
     write_kaggle(tmp_path, {})
     (tmp_path / "Images").mkdir()
-    with pytest.raises(InputError, match=r"has no usable captions$"):
+    with pytest.raises(InputError, match=r"has no usable captions; choose another data set$"):
         read_captions(tmp_path)
 
 
@@ -567,7 +567,9 @@ def test_problems_are_listed_if_no_image_is_left(tmp_path, layout):
         pytest.skip("it finds images by listing the directory")
     WRITERS[layout](tmp_path, {"0.jpg": ["a dog"]})
     next(tmp_path.rglob("*.jpg")).unlink()
-    message = r"has no usable captions\n  \S.*: the image .*\.jpg is missing; add"
+    message = (
+        r"has no usable captions; correct the problems:\n  \S.*: the image .*\.jpg is missing; add"
+    )
     with pytest.raises(InputError, match=message):
         read_captions(tmp_path, on_error="skip")
 

@@ -242,13 +242,20 @@ def test_the_layout_of_2017(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"image": "a.jpg"}, "line 1: the image or the text is missing; write image and text"),
-        ({"text": "x"}, "line 1: the image or the text is missing"),
-        ({"image": "a.jpg", "text": []}, "the image or the text is missing"),
+        ({"image": "a.jpg"}, "line 1: the text is missing, empty or neither a string nor a list"),
+        ({"text": "x"}, 'line 1: the image is missing; add its name as "image"'),
+        ({"image": "a.jpg", "text": []}, 'nor a list of strings; write it as "text"'),
         ({"image": "a.jpg", "text": "x", "labels": 3}, "the labels are 3, not an object"),
         ({"image": "a.jpg", "text": "x", "labels": {"sc": "1"}}, "the label sc is '1', not a num"),
         ({"image": "a.jpg", "text": "x", "labels": {"sc": True}}, "the label sc is True, not a nu"),
-        ({"image": "a.jpg", "text": "x", "annotation": {}}, "the annotation has neither mi nor sc"),
+        (
+            {"image": "a.jpg", "text": "x", "annotation": {}},
+            r'the annotation {} is not an object with mi or sc; .* {"mi": 2, "sc": 1}',
+        ),
+        (
+            {"image": "a.jpg", "text": "x", "annotation": {"mi": "2"}},
+            r'the label mi is \'2\', not a number; .* {"mi": 2, "sc": 1}',
+        ),
     ],
 )
 def test_rows_that_cannot_be_used(tmp_path, row, message):

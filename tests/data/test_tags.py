@@ -99,7 +99,7 @@ def test_a_table_of_tags_is_a_data_set(tmp_path):
         (frozenset({"polar bear", "ice"}), frozenset()),
         (frozenset({"sky", "sea"}), frozenset()),
     ]
-    assert data.notes == ("1 images without tags are left out",)
+    assert data.notes == ("images left out because they have no tags: 1",)
 
 
 def test_captions_are_read_before_tags(tmp_path):
@@ -116,7 +116,10 @@ def test_short_rows_are_problems(tmp_path):
     table = write(tmp_path / "tags.csv", "image,tags\na.png,dog\nb.png\nc.png,dog,cat\n")
     with pytest.raises(InputError, match="has 2 problems") as error:
         read_captions(table)
-    assert "tags.csv, line 4: expected 2 columns, found 3; quote tags" in str(error.value)
+    assert "tags.csv, line 3: expected 2 columns, found 1; add the missing" in str(error.value)
+    assert "line 4: expected 2 columns, found 3; quote tags that are separated by commas" in str(
+        error.value
+    )
     assert len(read_captions(table, on_error="skip").examples) == 1
 
 

@@ -146,11 +146,13 @@ def test_overlay_scales_by_vmax_or_the_maps_maximum():
 @pytest.mark.parametrize(
     ("attention", "options", "message"),
     [
-        (np.ones(49), {}, r"must have shape \(h, w\), got \(49,\)"),
-        (np.ones((0, 7)), {}, r"shape \(h, w\), got \(0, 7\)"),
+        (np.ones(49), {}, r"must have shape \(h, w\) with at least one cell, got \(49,\)"),
+        (np.ones((0, 7)), {}, r"shape \(h, w\) with at least one cell, got \(0, 7\)"),
         (-np.ones((7, 7)), {}, "finite and non-negative"),
         (np.full((7, 7), np.nan), {}, "finite and non-negative"),
-        (np.ones((7, 7)), {"vmax": 0}, "vmax must be above 0, got 0"),
+        (np.ones((7, 7)), {"vmax": 0}, "vmax must be finite and above 0, got 0"),
+        (np.ones((7, 7)), {"vmax": np.inf}, "vmax must be finite and above 0, got inf"),
+        (np.ones((7, 7)), {"vmax": np.nan}, "vmax must be finite and above 0, got nan"),
     ],
 )
 def test_overlay_refuses_other_maps(attention, options, message):
@@ -244,13 +246,9 @@ def test_the_file_of_a_long_caption_is_small(tmp_path):
         ("x.bmpp", WORDS, maps(6), r"x\.bmpp' has an unknown extension; choose one of png, jpg"),
         ("x", WORDS, maps(6), "has an unknown extension; choose one of"),
         ("x.png", WORDS, maps(5), "one map for each word, got 6 words and 5 maps"),
-        (
-            "x.png",
-            [],
-            maps(0),
-            "words must not be empty, .*, got 0 words and 0 maps",
-        ),
-        ("x.png", WORDS, maps(6)[0], r"shape \(T, h, w\), got \(7, 7\)"),
+        ("x.png", [], maps(0), "a heatmap needs at least one word, got none"),
+        ("x.png", [], maps(1), "one map for each word, got 0 words and 1 maps"),
+        ("x.png", WORDS, maps(6)[0], r"shape \(T, h, w\) with at least one cell, got \(7, 7\)"),
         ("x.png", WORDS, np.full((6, 7, 7), np.inf), "finite and non-negative"),
     ],
 )

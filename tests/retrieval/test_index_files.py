@@ -11,7 +11,7 @@ import pytest
 
 from captioner.errors import InputError
 from captioner.retrieval import index_files
-from captioner.retrieval.index_files import open_files
+from captioner.retrieval.index_files import RegionShape, open_files
 from captioner.retrieval.index_writer import IndexWriter, open_writer
 
 ABOUT = ("RUN", "abc", 4)
@@ -336,10 +336,10 @@ def change(path, **values):
             {"dimensions": 5},
             "rows-1.npy is damaged: its header does not match manifest.json; delete",
         ),
-        ({"dimensions": 0}, "is damaged: dimensions must be at least 1 and rows at least 0; del"),
-        ({"dimensions": "4"}, "is damaged: a value has the wrong type; delete"),
+        ({"dimensions": 0}, "dimensions must be at least 1 and rows at least 0, got 0 and 10; del"),
+        ({"dimensions": "4"}, "is damaged: dimensions, rows and generation must be integers, and"),
         ({"kind": ["texts"]}, r"is damaged: kind must be images or texts, got \['texts'\]; delete"),
-        ({"weights": None}, "is damaged: a value has the wrong type; delete"),
+        ({"weights": None}, "is damaged: dimensions, rows and generation must be integers, and"),
         ({"extra": 1}, "is damaged: TypeError.*; delete"),
         (
             {"generation": 7},
@@ -402,6 +402,12 @@ def test_only_one_process_writes(directory):
 def test_an_index_of_another_checkpoint_is_refused(directory):
     message = "was written with other weights, from RUN; choose another --output, or delete the"
     with pytest.raises(InputError, match=message), open_writer(directory, "RUN", "abd", 4):
+        pass
+    message = r"contains no regions, but the model has regions of shape \(1, 4, 2, 2\); choose"
+    with (
+        pytest.raises(InputError, match=message),
+        open_writer(directory, *ABOUT, regions=RegionShape(1, 4, 2, 2)),
+    ):
         pass
     with open_writer(directory, "MOVED", "abc", 4) as writer:  # the same weights elsewhere
         writer.finish([])

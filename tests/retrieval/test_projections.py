@@ -109,10 +109,10 @@ def with_value(value):
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        (np.eye(4), "a projection needs at least 5 vectors, got 4"),
-        (np.ones((1, 1)), "a projection needs at least 5 vectors, got 1"),
-        (np.zeros((0, 3)), "a projection needs at least 5 vectors, got 0"),
-        (np.ones((6, 3)), "needs distinct vectors, but all 6 are equal; choose"),
+        (np.eye(4), "projections and groups need at least 5 vectors, got 4"),
+        (np.ones((1, 1)), "projections and groups need at least 5 vectors, got 1"),
+        (np.zeros((0, 3)), "projections and groups need at least 5 vectors, got 0"),
+        (np.ones((6, 3)), "need distinct vectors, but all 6 are equal; choose"),
         (with_value(np.nan), "NaN or infinity in 2 of 6, the first in row 2"),
         (with_value(-np.inf), "NaN or infinity in 2 of 6, the first in row 2"),
         (np.ones((6, 1)), r"shape \(N, Y\) with Y at least 2, got \(6, 1\)"),

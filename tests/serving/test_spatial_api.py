@@ -407,7 +407,7 @@ def test_a_sample_is_always_the_same(client):
         ({"method": "pca", "labels": ["red"], "index": "val.index"}, 422, "^val.index has no regi"),
         ({"diversity": True, "index": "val.index"}, 422, "^val.index has no region embeddings"),
         ({"labels": ["red"], "index": "x"}, 404, "^there is no index 'x'"),
-        ({"method": "pca", "limit": 4}, 422, "^a projection needs at least 5 vectors, got 4"),
+        ({"method": "pca", "limit": 4}, 422, "^projections and groups need at least 5 vectors"),
     ],
 )
 def test_projections_that_are_refused(client, given, status, message):

@@ -68,7 +68,9 @@ def test_unsuitable_rows_are_refused(tmp_path, rows, message):
 
 def test_files_that_are_not_arrays_are_refused(tmp_path):
     path = tmp_path / "v.npy"
-    with pytest.raises(InputError, match=r"v\.npy cannot be read: No such file or directory$"):
+    with pytest.raises(
+        InputError, match=r"v\.npy cannot be read: No such file or directory; check the path$"
+    ):
         read_rows(path, 1, "f")
     for content in (b"", b"dog 1 2", b"\x93NUMPY\x01\x00\x05\x00{1:2}"):
         path.write_bytes(content)

@@ -63,22 +63,22 @@ NAN = np.float32("nan").tobytes()
     [
         ("v.bin", b"dog 1 2 3\n", "is not a word2vec binary file: its header is not two numbers; "),
         ("v.bin", b"", "its header is not two numbers; "),
-        ("v.bin", b"1 0\n", "its header specifies 0 numbers per vector; "),
-        ("v.bin", b"1 99999999999\n", "its header specifies 99999999999 numbers per vector; "),
+        ("v.bin", b"1 0\n", "its header specifies 0 numbers per vector, not 1 to 65,536; "),
+        ("v.bin", b"1 99999999999\n", "specifies 99,999,999,999 numbers per vector, not 1 to "),
         (
             "v.bin",
             b"2 1\ndog " + bytes(4),
-            "is incomplete: vector 2 of 2 is missing; copy or download",
+            "is incomplete or damaged: vector 2 of 2 is missing; copy or download",
         ),
         (
             "v.bin",
             b"1 2\ndog " + bytes(7),
-            "is incomplete: vector 1 of 1 is missing; copy or download",
+            "is incomplete or damaged: vector 1 of 1 is missing; copy or download",
         ),
         (
             "v.bin",
             b"1 1\n" + b"x" * 3 * CHUNK,
-            "is incomplete: vector 1 of 1 is missing; copy or download",
+            "is incomplete or damaged: vector 1 of 1 is missing; copy or download",
         ),
         ("v.bin", b"1 1\ndog " + NAN, "the vector of 'dog' is not finite; copy or download"),
         ("v.txt.gz", b"dog 1 2\n", r"^word vectors .*v\.txt\.gz cannot be read: Not a gzipped"),

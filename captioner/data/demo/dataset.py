@@ -23,24 +23,24 @@ def write_demo(
 ) -> None:
     """Write the demo data set of captioned shapes to `directory`, completely or not at all.
 
-    train, val, test: number of scenes. The same arguments produce the same files, and no split
-    depends on the sizes of the others. `<split>/000001.png` ... are images of 128 x 128 pixels;
-    `annotations/captions_<split>.json` and `annotations/instances_<split>.json` are in COCO's
-    format. Every image of val and test contains a combination of kind, colour and texture that
-    occurs in no other split. Returns at once if `directory` already contains this data set; raises
-    InputError if it contains anything else.
+    train, val, test: number of scenes, at most 999,999. The same arguments produce the same files,
+    and no split depends on the sizes of the others. `<split>/000001.png` ... are images of 128 x
+    128 pixels; `annotations/captions_<split>.json` and `annotations/instances_<split>.json` are in
+    COCO's format. Every image of val and test contains a combination of kind, colour and texture
+    that occurs in no other split. Returns at once if `directory` already contains this data set;
+    raises InputError if it contains anything else, or if a number is out of range.
     """
     directory = Path(directory).resolve()
     counts = {"train": train, "val": val, "test": test}
     for split, count in counts.items():
         if not 0 <= count < 1_000_000:
-            raise InputError(f"number of {split} scenes must be between 0 and 999999, got {count}")
+            raise InputError(f"{split} must be between 0 and 999,999 scenes, got {count:,}")
     arguments = {**counts, "seed": seed, "version": VERSION}
     if _is_complete(directory, arguments):
         return
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(
-            f"{directory} contains something other than the demo data set with "
+            f"{directory} exists, but is not a complete demo data set with "
             f"{', '.join(f'{name} {value}' for name, value in arguments.items())}; delete it, or "
             "choose another directory"
         )

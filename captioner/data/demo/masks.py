@@ -9,6 +9,7 @@ import numpy as np
 
 from ...atomic_io import atomic_directory
 from ...errors import InputError
+from ..dataset import split_name
 from ..masks import CLASSES, IMAGES, MASKS, mask_image
 from .dataset import VERSION
 from .scenes import Scene, sample_scene
@@ -30,18 +31,19 @@ def scene_mask(scene: Scene) -> np.ndarray:
 def draw_masks(root: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the file name of each image of a split, and the mask of its scene (see `scene_mask`).
 
-    Raises InputError if `root` is not a demo data set of this version.
+    Raises InputError if `root` is not a demo data set of this version, or if the split is unknown.
     """
+    split = split_name(split)
     try:
         about = json.loads((root / "demo.json").read_text(encoding="utf-8"))
-        seed, count = about["seed"], about[split]
+        seed, version, count = about["seed"], about["version"], about[split]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{root} is not a demo data set; write one with captioner demo-data"
         ) from error
-    if about.get("version") != VERSION:
+    if version != VERSION:
         raise InputError(
-            f"{root} is version {about.get('version')} of the demo data, but this captioner draws "
+            f"{root} is version {version} of the demo data, but this version of captioner draws "
             f"version {VERSION}; write it again with captioner demo-data"
         )
     for number in range(1, count + 1):

@@ -2,7 +2,8 @@
 
 A sentence names one shape: it is true if the image has a shape with all the attributes that the
 sentence states. `cmi` is the share of four sentences that are true. `sc` is 1 if all sentences are
-true, -1 if one of them has a wrong colour, and 0 if the image has none of the kinds that are named.
+true, -1 if one of them states a wrong colour, and 0 if the image has none of the kinds of shape
+that are named.
 """
 
 import random
@@ -26,7 +27,10 @@ LabelledText = tuple[str, TextLabels]
 def demo_texts(
     root: Path | Location, examples: Sequence[Example], seed: int
 ) -> dict[tuple[str, int | str], list[LabelledText]]:
-    """Return labelled texts by split and image id; {} if `root` is not a demo data set."""
+    """Return labelled texts by split and image id.
+
+    The result is {} if `root` is not a demo data set, or lacks the shapes of an image.
+    """
     texts = {}
     for split in dict.fromkeys(example.split for example in examples):
         shapes = read_shapes(root, split)

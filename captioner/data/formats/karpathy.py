@@ -18,7 +18,10 @@ from .reading import (
 
 
 def recognise(path: Path) -> list[Path]:
-    """Return the file itself, or all dataset.json and dataset_*.json files in the directory."""
+    """Return the file itself, or dataset.json and all dataset_*.json files in the directory.
+
+    A file whose name does not begin with dataset_ must be in Karpathy's format.
+    """
     if path.is_file():
         named = path.name.startswith("dataset_")
         is_split = path.suffix == ".json" and (named or json_kind(path) == "karpathy")
@@ -29,7 +32,7 @@ def recognise(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> ReadResult:
-    """Read the file; raise InputError if the directory contains several."""
+    """Read the file; raise InputError if there are several, or if it has no list of images."""
     files = recognise(path)
     if len(files) > 1:
         names = ", ".join(file.name for file in files)

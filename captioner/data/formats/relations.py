@@ -22,12 +22,13 @@ RELATIONS = "relations.jsonl"
 NAMES = (*IMAGES, "imgpath")
 LEVELS = 4  # of `mi` in the layout of 2017, which is divided by it
 LABELS = 'write numbers, for example {"cmi": 0.5, "sc": 1}'
+ANNOTATION = 'write numbers, for example {"mi": 2, "sc": 1}'
 
 
 def recognise(path: Path) -> Path | None:
-    """Return the file itself, or relations.jsonl of a directory, if its first row has labels.
+    """Return `path`, or the file relations.jsonl in it, if it contains labelled texts; else None.
 
-    relations.jsonl need not have labels in its first row.
+    A .jsonl file of any other name must have a text and labels in its first row.
     """
     if path.is_dir():
         path = path / RELATIONS
@@ -58,11 +59,14 @@ def _examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
     for location, row in table_rows(path, result):
         image = next((row[name] for name in NAMES if name in row), None)
         text, labels = _text(row.get("text")), _labels(row)
-        if image is None or text is None:
-            message = "the image or the text is missing"
-            result.add_problem(location, message, "write image and text")
+        if image is None:
+            result.add_problem(location, "the image is missing", 'add its name as "image"')
+        elif text is None:
+            message = "the text is missing, empty or neither a string nor a list of strings"
+            result.add_problem(location, message, 'write it as "text"')
         elif isinstance(labels, str):
-            result.add_problem(location, labels, LABELS)
+            advice = LABELS if row.get("annotation") is None else ANNOTATION
+            result.add_problem(location, labels, advice)
         else:
             yield _example(path, location, image, text, labels, row)
 
@@ -88,7 +92,7 @@ def _example(
 
 
 def _text(value: Any) -> Any:
-    """Return a text; the sentences of a list become its lines. None if there is no text."""
+    """Return a text; the sentences of a list become its lines. None for any other value."""
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
         return "\n".join(value)
     return value if isinstance(value, str) and value.strip() else None
@@ -98,7 +102,7 @@ def _labels(row: Mapping[str, Any]) -> dict[str, float] | str:
     """Return the labels of a row, or an error message if they are invalid."""
     if (annotation := row.get("annotation")) is not None:
         if not isinstance(annotation, dict) or not {"mi", "sc"} & annotation.keys():
-            return "the annotation has neither mi nor sc"
+            return f"the annotation {annotation!r:.80} is not an object with mi or sc"
         labels = {name: annotation[name] for name in ("mi", "sc") if name in annotation}
     else:
         labels = row.get("labels") or {}

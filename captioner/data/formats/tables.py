@@ -42,7 +42,8 @@ def recognise_jsonl(path: Path) -> list[tuple[Path, str | None]]:
     """Return the file itself, or captions.jsonl, or train.jsonl, val.jsonl ..., with their splits.
 
     The files are in the directory or its subdirectory `annotations`. JSON files are returned as
-    well if they contain a list of rows. The split is None if the name of a file contains none.
+    well if they contain a list of rows. The split is that in the name of a file; it is None for
+    `path` itself and for captions.jsonl, whose rows may name splits.
     """
     return _find_tables(path, (".jsonl", ".ndjson", ".json"))
 
@@ -63,7 +64,7 @@ def read_csv(path: Path) -> ReadResult:
 
 
 def _find_tables(path: Path, suffixes: Sequence[str]) -> list[tuple[Path, str | None]]:
-    """Return the tables at `path`, each with the split given by its file name, if any."""
+    """Return the tables at `path`, each with its split, as described for `recognise_jsonl`."""
     if path.is_file():
         return [(path, None)] if path.suffix.lower() in suffixes and _is_table(path) else []
     for directory in (path, path / "annotations"):
@@ -144,7 +145,10 @@ def _locate_images(path: Path, names: Sequence[object], split: str | None) -> tu
 
 
 def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
-    """Yield an example for each row; file names are relative to the table's directory."""
+    """Yield an example for each row; file names are relative to the table's directory.
+
+    Rows without an image or a caption are added to the problems of `result`.
+    """
     for location, row in table_rows(path, result):
         image = next((name for name in IMAGES if name in row), None)
         if image is None:
@@ -188,8 +192,8 @@ def table_rows(
     """Yield the rows of a JSON, JSONL or CSV file by lower-case column name.
 
     images: possible names of the column that identifies the image; empty if none is needed.
-    Malformed rows are added to the problems of `result`. Raises InputError if a CSV header lacks an
-    image or a caption column, or repeats such a column.
+    Malformed rows are added to the problems of `result`. Raises InputError if a JSON file contains
+    no rows, or if a CSV header lacks an image or a caption column, or repeats such a column.
     """
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):

@@ -22,6 +22,7 @@ from .reading import (
     first_line,
     parse_split,
     read_table,
+    width_fault,
 )
 from .tables import IMAGES, caption_columns, place_images, recognise_csv
 
@@ -67,7 +68,7 @@ def read(path: Path) -> ReadResult:
     if any(row.split for row in rows):  # NUS-WIDE lists the images of its splits twice
         rows = [row for row in rows if row.split]
     if untagged := sum(not row.tags for row in rows):
-        result.notes.append(f"{untagged:,} images without tags are left out")
+        result.notes.append(f"images left out because they have no tags: {untagged:,}")
     examples = [
         RawExample(
             *(row.image, source.parent, row.image, row.split, row.location),
@@ -86,7 +87,9 @@ def tag_rows(path: Path, result: ReadResult) -> Iterator[TagRow]:
 
     In a table, tags are separated by commas, semicolons or vertical bars, or by spaces if no row
     contains any of these. Rows that cannot be read are added to the problems of `result`. Raises
-    InputError if there is no column of images or of tags, or if NUS-WIDE's files do not match.
+    InputError if a table has no column of images or of tags, if a directory does not have
+    NUS-WIDE's layout or a file of its labels does not match its list of images; OSError if a table
+    cannot be opened.
     """
     return _nuswide_rows(path) if path.is_dir() else _table_rows(path, result)
 
@@ -104,8 +107,10 @@ def _table_rows(path: Path, result: ReadResult) -> Iterator[TagRow]:
     rows = [(place, row) for place, row in table if len(row) == len(names)]
     for place, row in table:
         if len(row) != len(names):
-            message = f"expected {len(names)} columns, found {len(row)}"
-            result.add_problem(place, message, "quote tags that are separated by commas")
+            message, advice = width_fault(row, len(names), delimiter)
+            if len(row) > len(names):
+                advice = f"quote tags that are separated by {DELIMITERS[delimiter]}"
+            result.add_problem(place, message, advice)
     separated = any(_SEPARATOR.search(row[cell]) for _, row in rows)
     for place, row in rows:
         found = _SEPARATOR.split(row[cell]) if separated else row[cell].split()
@@ -130,7 +135,7 @@ def _header(path: Path) -> tuple[list[str], str]:
 
 
 def _columns(names: list[str]) -> tuple[int, int] | None:
-    """Return the columns of the images and of the tags; None if one of them is missing."""
+    """Return the numbers of the image column and of the tag column; None if one is missing."""
     found = [next((names.index(n) for n in known if n in names), -1) for known in (IMAGES, TAGS)]
     return (found[0], found[1]) if min(found) >= 0 else None
 

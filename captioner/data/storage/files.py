@@ -23,9 +23,10 @@ _SCHEME = re.compile(r"(https?):/+")
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """Open a regular file for reading; raise InputError, without waiting, for anything else.
+    """Open a regular file for reading; raise InputError for a directory, a pipe or a device.
 
-    Opening a pipe that nothing writes to would block forever.
+    Opening a pipe that nothing writes to would block forever. Raises OSError for a file that does
+    not exist or cannot be opened.
     """
 
     def open_descriptor(name: str, flags: int) -> int:
@@ -42,7 +43,7 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the content of a regular file; raise InputError for anything else."""
+    """Return the content of a regular file; raise the same errors as `open_file`."""
     with open_file(path) as file:
         return file.read()
 
@@ -95,7 +96,8 @@ def expand(pattern: Path | Location) -> list[Path | Location]:
     """Return the tar files named by a pattern, in order, whether they exist or not.
 
     Braces are expanded as in a shell, e.g. {00..12} or {train,val}, and may be nested. Raises
-    InputError for an unclosed brace and for a URL that is not the URL of a tar file.
+    InputError for an unclosed brace, for a URL that is not the URL of a tar file, and if the extra
+    `webdataset` is not installed.
     """
     try:
         from braceexpand import braceexpand
@@ -162,26 +164,30 @@ def outside_target(path: Path, directory: Path) -> Path | None:
 
 
 def size(path: Path | Location) -> int:
-    """Return the size of a member in bytes; raise InputError if it is not in its tar file."""
+    """Return the size of a member of a tar file or table in bytes; raise InputError if missing."""
     tar, name = _split(path)
     return index(tar).find(name, tar)[1]
 
 
 def size_on_disk(path: Path) -> int:
-    """Return the size of a file on disk, or of a member of one, in bytes."""
+    """Return the size in bytes of a file on disk, or of a member of a tar file or table on disk."""
     return path.stat().st_size if container(path) == path else size(path)
 
 
 def read(path: Path | Location) -> bytes:
-    """Return the content of a member; raise InputError if it is missing or truncated."""
+    """Return the content of a member of a tar file or table.
+
+    Raises InputError if it is missing, truncated or, on a server, too large for an image.
+    """
     tar, name = _split(path)
     return _archive(tar).read(name)
 
 
 def index(tar: Path | Location) -> Index:
-    """Return the index of a tar file; raise InputError if it is compressed, damaged or truncated.
+    """Return the index of a tar file or table; raise InputError if it is unreadable.
 
-    Links, directories and sparse files are omitted. The index is cached until the file changes.
+    Links, directories and sparse files are omitted. The index of a file on disk is cached until the
+    file changes, and that of a file on a server until the program ends.
     """
     return _archive(tar).index()
 
@@ -189,8 +195,8 @@ def index(tar: Path | Location) -> Index:
 def stamp(path: Path | Location) -> bytes:
     """Return bytes that change whenever the file's path, size or modification time changes.
 
-    For a member, the size and time of its tar file are used. On a server, they are replaced by the
-    tar file's length and its ETag, or Last-Modified if it has no ETag.
+    For a member, the size and time of its tar file or table are used. On a server, they are
+    replaced by the tar file's length and its ETag, or Last-Modified if it has no ETag.
     """
     tar = container(path)
     if isinstance(tar, Location):
@@ -224,7 +230,7 @@ def _archive(tar: Path | Location) -> Archive:
 
 
 def _split(path: Path | Location) -> tuple[Path | Location, str]:
-    """Return the tar file that contains a member, and the member's name in it."""
+    """Return the tar file or table that contains a member, and the member's name in it."""
     tar = container(path)
     if tar == path:
         raise InputError(f"{str(path)!r}: no such file")

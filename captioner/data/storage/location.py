@@ -13,13 +13,16 @@ KEPT_BYTES = 512 * 2**20
 
 
 class UnreachableError(InputError):
-    """Raised if a server fails or a file on it has changed; the image itself may be valid."""
+    """Raised if a server fails, a file on it has changed or a URL is refused.
+
+    The image itself may be valid.
+    """
 
 
 @total_ordering
 @dataclass(frozen=True)
 class Location:
-    """An http or https URL of a tar file or of one of its members, or a brace pattern.
+    """An http or https URL, such as that of a tar file or one of its members, or a brace pattern.
 
     It supports the few pathlib operations that data sets need, but it is not a path: the operating
     system cannot open it. Locations and paths can be sorted together, by their parts.

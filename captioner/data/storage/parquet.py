@@ -24,7 +24,7 @@ class ParquetTable:
         """Return the index of the rows that have an image, with row numbers instead of offsets.
 
         The image column is read once to find the sizes. Raises InputError if there is no such
-        column.
+        column, and as `open_table` does.
         """
         return _index(self.file, *self.version())
 
@@ -48,7 +48,10 @@ def member_name(row: int) -> str:
 
 
 def open_table(file: Path) -> Any:
-    """Open a file as a pyarrow.parquet.ParquetFile; raise InputError if this fails."""
+    """Open a file as a pyarrow.parquet.ParquetFile.
+
+    Raises InputError if it is not a Parquet file, or if the extra `parquet` is not installed.
+    """
     try:
         import pyarrow
         import pyarrow.parquet

@@ -79,7 +79,10 @@ class MemberCache:
         self._lock = threading.Lock()
 
     def put(self, key: Hashable, content: bytes) -> None:
-        """Cache the content, evicting other entries if needed; oversized content is not cached."""
+        """Cache the content, evicting other entries if needed.
+
+        Content of more than KEPT_BYTES evicts all others, and is not cached itself.
+        """
         with self._lock:
             self.size += len(content) - len(self._contents.get(key, b""))
             self._contents[key] = content
@@ -109,7 +112,10 @@ class Stream(Download):
     last = b""
 
     def read(self, count: int) -> bytes:
-        """Return the next `count` bytes, or fewer at the end of the file."""
+        """Return the next `count` bytes, or fewer at the end of the file.
+
+        The first call raises ReadError for a compressed file, and InputError for a Git LFS pointer.
+        """
         first, content = self.position == 0, b""
         while len(content) < count and (more := super().read(count - len(content))):
             content += more
@@ -148,7 +154,10 @@ class Reader:
         self._members = _members(self.stream, contents.index)
 
     def read(self, wanted: str) -> bytes:
-        """Return the member `wanted`; cache it and all preceding members except duplicates."""
+        """Return the member `wanted`; cache it and the members read on the way to it.
+
+        Duplicates are not cached.
+        """
         members = _contents(self.tar).index.members
         wanted_number, _ = members[wanted]
         if wanted_number < self.next:

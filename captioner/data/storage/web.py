@@ -1,13 +1,15 @@
 """Downloads of single images by URL, for callers that allow them.
 
-The address may come from a stranger: it must not reach machines that only this one can reach, nor
-fill the memory, nor keep a thread busy. So every address, also after a redirect, is resolved once,
-checked, and connected to exactly as checked; a second look-up could give another address. Proxies
-from the environment are not used, because a proxy would resolve the name itself.
+The URL may come from a stranger: its download must not reach servers that only this machine can
+reach, nor fill the memory, nor keep a thread busy. So the host of every URL, also after a redirect,
+is resolved once, its addresses are checked, and one of them is connected to; a second look-up could
+give another address. Proxies from the environment are not used, because a proxy would resolve the
+name itself.
 """
 
 import ipaddress
 import logging
+import re
 import socket
 import ssl
 import time
@@ -47,16 +49,18 @@ class WebImage:
     allow_private: bool = False
 
     def __str__(self) -> str:
-        """Return the URL without its query, which may contain a secret."""
-        return self.url.partition("?")[0].partition("#")[0]
+        """Return the URL without user name, password, query and fragment, which may be secret."""
+        shown = self.url.partition("?")[0].partition("#")[0]
+        return re.sub(r"//[^/]*@", "//", shown, count=1)
 
 
 def download(image: WebImage, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the content of a URL.
 
-    At most 5 redirects are followed, never from https to http. Raises UnreachableError for a URL
-    that is not http or https or contains a password, a server whose address is not public (unless
-    allow_private), more than `max_bytes` bytes, more than 60 s, and a failed download.
+    At most 5 redirects are followed, never from https to http. Raises UnreachableError if the URL
+    or the target of a redirect is not a valid http or https URL or contains a user name or
+    password, if a server's address is not public (unless allow_private), if the content has more
+    than `max_bytes` bytes or takes more than 60 s, and if the download fails.
     """
     url, deadline = image.url, time.monotonic() + DEADLINE
     for _ in range(MAX_REDIRECTS + 1):
@@ -65,7 +69,9 @@ def download(image: WebImage, max_bytes: int = MAX_BYTES) -> bytes:
             content, target = _get(image, parts, max_bytes, deadline)
         except ssl.SSLCertVerificationError as error:
             raise _failed(
-                image, f"the certificate is not trusted: {error.verify_message}"
+                image,
+                f"the server's certificate is not trusted ({error.verify_message})",
+                "set SSL_CERT_FILE to a file with the certificate authorities to trust",
             ) from error
         except (OSError, HTTPException, UnicodeError) as error:
             raise _failed(image, str(error) or type(error).__name__) from error
@@ -78,29 +84,32 @@ def download(image: WebImage, max_bytes: int = MAX_BYTES) -> bytes:
     raise _failed(image, f"it redirects more than {MAX_REDIRECTS} times")
 
 
-def _failed(image: WebImage, reason: str) -> UnreachableError:
-    return UnreachableError(f"{image}: download failed: {reason}; check the URL")
+def _failed(image: WebImage, reason: str, advice: str = "check the URL") -> UnreachableError:
+    return UnreachableError(f"{image}: download failed: {reason}; {advice}")
 
 
 def _parse(image: WebImage, url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        valid = parts.port is None or parts.port > 0
+        valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        valid = False
-    if not valid or parts.scheme not in PORTS or not parts.hostname:
+        raise _failed(image, "the URL has no valid host and port") from None
+    if parts.scheme not in PORTS:
         raise _failed(image, "only http and https URLs are downloaded")
+    if not valid:
+        raise _failed(image, "the URL has no valid host and port")
     if parts.username is not None or parts.password is not None:
-        raise _failed(image, "the URL contains a user name or password")
+        raise _failed(image, "the URL contains a user name or password", "remove it")
     if any(character <= " " or character == "\x7f" for character in url):
-        raise _failed(image, "the URL contains a space or a control character")
+        problem = "the URL contains a space or a control character"
+        raise _failed(image, problem, "write a space as %20")
     return parts
 
 
 def _get(
     image: WebImage, parts: SplitResult, max_bytes: int, deadline: float
 ) -> tuple[bytes, str | None]:
-    """Return the content of a URL, or the target of its redirect."""
+    """Return the content of a URL and None, or b"" and the target of its redirect."""
     host, port = str(parts.hostname), parts.port or PORTS[parts.scheme]
     connection = _connect(image, parts.scheme, host, port)
     try:
@@ -127,24 +136,25 @@ def _receive(image: WebImage, response: HTTPResponse, max_bytes: int, deadline: 
     content = bytearray()
     while len(content) <= max_bytes and not (stated.isdecimal() and int(stated) > max_bytes):
         if time.monotonic() > deadline:
-            raise _failed(image, f"it took more than {DEADLINE} s")
+            raise _failed(image, f"it took more than {DEADLINE} s", "try again later")
         chunk = response.read1(CHUNK)
         if not chunk:
             if stated.isdecimal() and len(content) < int(stated):
-                raise _failed(image, "the connection was closed early")
+                raise _failed(image, "the connection was closed early", "try again")
             return bytes(content)
         content += chunk
-    raise _failed(image, f"it has more than {max_bytes:,} bytes")
+    raise _failed(image, f"it has more than {max_bytes:,} bytes", "choose a smaller image")
 
 
 def _connect(image: WebImage, scheme: str, host: str, port: int) -> HTTPConnection:
-    """Connect to a server at an address that has been checked."""
+    """Resolve a host once, check all its addresses, and connect to the first that accepts."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(address[4][0]) for address in found))
     if not image.allow_private and not all(map(is_public, addresses)):
         raise _failed(
             image,
-            f"{host} has an address that is not public; allow_urls='private' allows it",
+            f"{host} has an address that is not public",
+            "pass allow_urls='private' to Python functions to allow it",
         )
     failure: OSError | None = None
     for address in addresses:
@@ -171,7 +181,7 @@ def _connect(image: WebImage, scheme: str, host: str, port: int) -> HTTPConnecti
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is reachable by everyone: not private, local or reserved.
+    """Return whether an IP address is public: not private, local, multicast or reserved.
 
     An IPv4 address inside an IPv6 address (mapped, 6to4, NAT64) counts as that IPv4 address.
     """

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import ssl
 import threading
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_redirects(server):
     assert server.requests.count(("loop.png", 0)) == 6
     for target in ("file:///etc/passwd", "ftp://127.0.0.1/a.png", "http://a:b@127.0.0.1/"):
         redirect(server, "odd.png", target)
-        with pytest.raises(InputError, match=r"only http and https|user name or password"):
+        with pytest.raises(InputError, match=r"only http and https|user name or password; remove"):
             download(image(server, "odd.png"))
 
 
@@ -113,19 +114,31 @@ def test_a_connection_that_breaks_or_never_ends(server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "reason"),
     [
-        "ftp://example.org/a.png",
-        "http:///a.png",
-        "http://example.org:99999/a.png",
-        "http://user:password@example.org/a.png",
-        "http://example.org/a b.png",
-        "http://example.org/a\r\nX: y",
+        ("ftp://example.org/a.png", "only http and https URLs are downloaded; check the URL"),
+        ("http:///a.png", "the URL has no valid host and port; check the URL"),
+        ("http://example.org:99999/a.png", "the URL has no valid host and port"),
+        ("http://user:password@example.org/a.png", "a user name or password; remove it"),
+        ("http://example.org/a b.png", "a space or a control character; write a space as %20"),
+        ("http://example.org/a\r\nX: y", "a space or a control character"),
     ],
 )
-def test_urls_that_are_refused_without_a_request(url):
-    with pytest.raises(InputError, match="download failed"):
+def test_urls_that_are_refused_without_a_request(url, reason):
+    with pytest.raises(InputError, match=f"download failed: .*{reason}") as caught:
         download(WebImage(url, allow_private=True))
+    assert ":password" not in str(caught.value)
+
+
+def test_an_untrusted_certificate(server, monkeypatch):
+    def refuse(*_):
+        error = ssl.SSLCertVerificationError()
+        error.verify_message = "self-signed certificate"
+        raise error
+
+    monkeypatch.setattr(web, "_connect", refuse)
+    with pytest.raises(InputError, match=r"not trusted \(self-signed certificate\); set SSL_CERT"):
+        download(image(server))
 
 
 @pytest.mark.parametrize(

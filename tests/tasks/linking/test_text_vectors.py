@@ -203,7 +203,7 @@ def test_rows_must_cover_all_splits(tmp_path, data):
             "{tmp}/gone.bin.gz",
             "^word vectors .*gone.bin.gz do not exist; check the path$",
         ),
-        ("{tmp}/gone.npy", "gone.npy cannot be read: No such file or directory$"),
+        ("{tmp}/gone.npy", "gone.npy cannot be read: No such file or directory; check the path$"),
         ("{tmp}/gone", "gone do not exist; choose a .txt, .vec"),
         ("{tmp}/flat.npy", r"must be a matrix of float16, float32 or float64, got float64 \(3,\)$"),
         ("{tmp}/text.json", "text.json are not of a known kind; choose a .txt"),
