@@ -95,9 +95,10 @@ def _generate_steps(
 def _active_rows(ended: Tensor, running: int) -> Tensor:
     """Return the indices of the rows to keep.
 
-    ended (B, K): whether each row has ended. running: largest number of unfinished rows of any
-    image. Every image keeps the same number of rows, the unfinished ones first. That number is K,
-    halved as often as `running` allows, so that compiled steps and CUDA graphs need few sizes.
+    ended (B, K): whether each of the K active rows of an image has ended. running: largest number
+    of unfinished rows of any image. Every image keeps the same number of rows, the unfinished ones
+    first. That number is K, halved as often as `running` allows, so that compiled steps and CUDA
+    graphs need few sizes.
     """
     keep = ended.shape[1]
     while keep // 2 >= running:

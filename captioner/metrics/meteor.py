@@ -1,7 +1,7 @@
 """METEOR 1.5: counts from its Java program, and the score computed from them.
 
-The program is the jar file that comes with pycocoevalcap; it is run once per corpus. Nothing else
-in the library needs Java.
+The program is the jar file that comes with pycocoevalcap; it is run once per corpus. Only METEOR
+and SPICE need Java.
 
 Shapes: N images, K counts.
 """

@@ -85,10 +85,7 @@ def test_captions_of_an_image(tmp_path, tmp_path_factory, monkeypatch, run, caps
     lines = [f"{hit.score:.3f}\t{hit.text}" for hit in hits]
     assert capsys.readouterr().out.splitlines() == [f"query: image:{photo}", *lines]
     page = Path("a.html").read_text(encoding="utf-8")
-    assert (
-        f"The best 2 of {len(index)} texts in captions.index, with their cosine similarities."
-        in page
-    )
+    assert f"The best 2 of {len(index)} texts in captions.index, with their scores." in page
     assert page.count("<img ") == 1  # of the query
     assert re.findall(r'class="name">([^<]*)<', page) == [hit.text for hit in hits]
     search("captions.index", "red", "--json", "--top", 1)
@@ -133,7 +130,10 @@ def test_a_moved_checkpoint(hits, run, capsys):
             ["photos.index", "red", "-", "blue"],
             "^expected an index and a query, got 4 arguments; put",
         ),
-        (["photos.index", "red", "--cache", "c"], "^--cache needs --rerank$"),
+        (
+            ["photos.index", "red", "--cache", "c"],
+            "^--cache has no effect without --rerank; omit it$",
+        ),
         (
             ["photos.index"],
             "^the query is missing; pass it after the index photos.index, or a painting",
