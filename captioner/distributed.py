@@ -128,6 +128,7 @@ def _rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
     """Return the store of torchrun's processes, the rank of this process and their number.
 
     When torchrun restarts the processes, the store still contains the addresses of the killed ones.
+    If all processes are on this machine, the keys of each restart therefore have their own prefix.
     """
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:  # else counts may differ

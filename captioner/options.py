@@ -170,7 +170,7 @@ def from_named(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def to_dict(options: Any) -> dict[str, Any]:
-    """Convert options to a dict for JSON; paths become strings."""
+    """Convert options to a dict for JSON; values that are paths become strings."""
     return {
         key: str(value) if isinstance(value, Path) else value
         for key, value in dataclasses.asdict(options).items()

@@ -29,8 +29,8 @@ def spatial(model: LinkingModel) -> SpatialEmbedding:
     """Return the model; raise InputError if it is not spatial."""
     if not isinstance(model, SpatialEmbedding):
         raise InputError(
-            "the model embeds whole images only, so it has no label maps or regions; use a model "
-            "trained with --system spatial"
+            "the model is not spatial, so it has no label maps or regions; use a model trained "
+            "with --system spatial"
         )
     return model
 

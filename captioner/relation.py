@@ -145,7 +145,7 @@ class RelationClassifier:
         rows: Sequence[int] | None = None,
         image_order: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the article embeddings (N, A), float32, of texts with their images.
+        """Return the article embeddings (N, A), float32, of the texts in `rows` with their images.
 
         images: the images of a split, or their stored features. image_of_text: the index of each
         text's image, in ascending order. rows: the texts to embed, in ascending order; None embeds

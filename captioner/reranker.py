@@ -50,7 +50,7 @@ class Reranker:
             raise InputError(f"weight must be finite and at least 0, got {weight}")
         listed = [models] if isinstance(models, Captioner | Linker) else list(models)
         if not listed:
-            raise InputError("re-ranking needs at least one model, got none; pass a captioner")
+            raise InputError("re-ranking needs at least one model, got none; pass a model")
         self.scorers: list[PairScorer] = [
             CaptionerScorer(model, sample, cache)
             if isinstance(model, Captioner)
@@ -71,10 +71,11 @@ class Reranker:
     ) -> "Reranker":
         """Load one or more captioners or m-CNNs, and wrap them.
 
-        path: a directory, or a repository "user/name" on the Hugging Face hub, or several of these,
-        which are separate models, not an ensemble. device: as in `Captioner.from_pretrained`.
-        weight, sample, cache: as in the constructor. Raises InputError as the constructor does, for
-        a missing or damaged checkpoint, a failed download, and an unavailable device.
+        path: a directory or, for a captioner, a repository "user/name" on the Hugging Face hub.
+        Several paths are separate models, not an ensemble. device: as in
+        `Captioner.from_pretrained`. weight, sample, cache: as in the constructor. Raises InputError
+        as the constructor does, for a missing or damaged checkpoint, a failed download, and an
+        unavailable device.
         """
         paths = [path] if isinstance(path, str | Path) else path
         models = [load_scoring_model(each, device) for each in paths]

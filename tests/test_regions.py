@@ -67,5 +67,5 @@ def test_segments_are_the_largest_value_above_the_threshold():
 
 
 def test_a_model_without_regions_is_refused():
-    with pytest.raises(InputError, match=r"embeds whole images only.*--system spatial"):
+    with pytest.raises(InputError, match=r"is not spatial.*--system spatial"):
         spatial(LinearMap(4, 4, LinearOptions()))

@@ -107,7 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--center",
         action="store_true",
-        help="subtract the images' mean from the images and the sentences' mean from the sentences",
+        help="subtract the mean of the index's rows from these, and that of the sentences from "
+        "those",
     )
     parser.add_argument(
         "--mosaic",

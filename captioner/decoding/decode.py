@@ -146,8 +146,11 @@ def caption_batches(
     try:
         for batch, values in zip(batches, loaded, strict=True):
             tried = f"decoding {len(batch)} images together on {device} in {settings.precision}"
+            smaller = (
+                "batch size or beam size" if settings.options.method == "beam" else "batch size"
+            )
             with (
-                memory_advice(tried, "pass a smaller batch size or beam size"),
+                memory_advice(tried, f"pass a smaller {smaller}"),
                 torch.inference_mode(),
             ):
                 features = values.to(device, non_blocking=True).float()

@@ -116,8 +116,9 @@ def run_guarded(
 ) -> tuple[int, bytes, bytes]:
     """Run a command and return its exit status, output and errors.
 
-    The command and its child processes are killed on a timeout or an interrupt, and if this process
-    is killed.
+    requests: the input of the command. timeout: in seconds. The command and its child processes are
+    killed on a timeout, which raises subprocess.TimeoutExpired, on an interrupt, and if this
+    process is killed.
     """
     pipe = subprocess.PIPE
     guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]

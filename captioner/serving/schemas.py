@@ -47,7 +47,9 @@ class Limits:
     max_words: int = option(
         50, "maximum value of max_length and min_length", at_least=DecodingOptions().max_length
     )
-    queue: int = option(128, "maximum number of unanswered requests", at_least=1)
+    queue: int = option(
+        128, "maximum number of unanswered caption requests, and of other requests", at_least=1
+    )
     connections: int = option(256, "maximum number of open connections", at_least=1)
     batch_size: int = option(32, "maximum number of images in a batch", at_least=1)
     timeout: float = option(30.0, "time limit of a request in seconds", above=0)

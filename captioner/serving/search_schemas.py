@@ -125,10 +125,10 @@ def hit_model() -> "type[pydantic.BaseModel]":
         term: str = Field(description="the hit written as a query term")
         score: float | None = Field(
             description="cosine similarity to the query, from -1 to 1, or the unbounded dot "
-            "product for a model trained with --similarity dot; null if there is neither a query nor an "
-            "image. For a painted search, the sum over the layers of the painted mean of the "
-            "word's map, each from -1 to 1, and over the terms of weight times probability, or for "
-            "an image weight times cosine"
+            "product for a model trained with --similarity dot; null if there is neither a query "
+            "nor an image. For a painted search, the sum over the layers of the painted mean of "
+            "the word's map, each from -1 to 1, and over the terms of weight times probability, or "
+            "for an image weight times cosine"
         )
         thumbnail: str | None = Field(
             description="URL of a JPEG, relative to that of the service; null for a text"

@@ -84,7 +84,7 @@ def test_labels_that_are_refused(run, images, capsys, tmp_path, tmp_path_factory
     ):
         with pytest.raises(InputError, match=f"{name} cannot be read: {reason}"):
             main([*words, "--labels-file", str(tmp_path / name)])
-    with pytest.raises(InputError, match="embeds whole images only"):
+    with pytest.raises(InputError, match="the model is not spatial"):
         main([*words[:-1], str(linking.run(tmp_path_factory))])
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"x")

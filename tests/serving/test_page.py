@@ -330,6 +330,7 @@ def test_a_model_without_attention_has_no_maps(browser):
         choose(opened, png((200, 0, 0)))
         assert words(opened) == ["red", "sky"]
         assert "there are no maps for individual words" in opened.locator("#detail").inner_text()
+        assert opened.locator("#about").inner_text() == "Describes your image in a sentence."
         opened.hover("#caption button")
         assert opened.locator("#detail").inner_text().startswith("red: probability 90 %. ")
         opened.close()
