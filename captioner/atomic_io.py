@@ -1,8 +1,9 @@
 """Atomic writing of files and directories, and exclusive file locks.
 
 A temporary sibling with a unique name is written first and then renamed, so that readers see
-either the old or the new content, and two writers never share a temporary file. If writing fails,
-the old content is kept and the temporary sibling is removed.
+either the old or the new content (or, for a moment, no directory while one is replaced), and two
+writers never share a temporary file. If writing fails, the old content is kept and the temporary
+sibling is removed.
 """
 
 import errno

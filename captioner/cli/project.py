@@ -300,7 +300,7 @@ def _check(arguments: argparse.Namespace) -> None:
     output, is_mosaic = arguments.output, arguments.mosaic is not None
     allowed = SUFFIXES if is_mosaic else (".png",)
     if output.suffix.lower() not in allowed or output.is_dir():
-        what = "a directory" if output.is_dir() else output
+        what = f"the directory {output}" if output.is_dir() else output
         raise InputError(f"--output must be a {' or '.join(allowed)} file, got {what}")
 
 

@@ -62,8 +62,8 @@ def _generate_steps(
     """Yield, for each step, the indices (R,) of the active rows, their tokens, scores and maps.
 
     The tokens (R,) were chosen from the scores (R, V); the maps are (R, h, w), or None. Rows that
-    have ended produce padding, and are dropped as soon as at least half the rows of every image
-    have ended.
+    have ended produce padding, and are dropped when a check (see `should_sync`) finds that at least
+    half the rows of every image have ended.
     """
     images, per_image = len(features), options.num_captions
     rows = torch.arange(images * per_image, device=features.device)

@@ -21,9 +21,10 @@ MAX_BYTES = 2**28  # of stored logits
 class LabelledIndex(Index):
     """An Index that computes `label_logits` once for each label, and `diversity` once.
 
-    Searches with successive strokes of a painting have the same labels, so they compute no maps. At
-    most `max_bytes` of logits are stored, in main memory; the least recently used ones are dropped.
-    Maps of more labels than fit are computed each time, as by `Index`. Several threads may use it.
+    Successive strokes of a painting have the same labels, so only the first search computes maps.
+    At most `max_bytes` of logits are stored, in main memory; the least recently used ones are
+    dropped. Maps of more labels than fit are computed each time, as by `Index`. Several threads may
+    use it.
     """
 
     def __init__(self, files: IndexFiles, linker: Linker, max_bytes: int = MAX_BYTES) -> None:

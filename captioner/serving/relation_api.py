@@ -1,4 +1,4 @@
-"""The endpoint of relation models: how an image and a text relate, and the words it supports.
+"""The endpoint of relation models: how an image and a text relate, and words the image supports.
 
 FastAPI and pydantic are imported inside functions because the rest of the library works without
 them. Shapes: (h, w) grid.

@@ -59,7 +59,11 @@ class Limits:
 
 
 def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
-    """Build the query parameters from the fields of DecodingOptions, with help and bounds."""
+    """Build a pydantic model of the query parameters of /api/caption.
+
+    They are the fields of DecodingOptions, with their help and bounds; `limits`, MAX_ALTERNATIVES
+    and MAX_SAMPLES are the maxima of some.
+    """
     from pydantic import ConfigDict, Field, create_model
 
     maxima = {

@@ -95,7 +95,10 @@ class ThumbnailStore:
         log.warning("thumbnails are not stored in %s: %s", self.directory, reason)
 
     def _make_room(self, needed: int) -> None:
-        """Delete the oldest files until `needed` bytes, and a tenth of the limit, are free."""
+        """Delete the oldest files to free `needed` bytes.
+
+        At least a tenth of the limit is free afterwards.
+        """
         kept = min(KEPT_SHARE * self.max_bytes, self.max_bytes - needed)
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)

@@ -170,7 +170,10 @@ def test_samples_are_random_and_in_order():
         ("--texts a.txt --limit 4", "a projection needs at least 5 vectors, got 4"),
         ("--texts a.txt --seed -1", "--seed must be between 0 and 4294967295, got -1"),
         ("--texts a.txt --output a.pdf", r"--output must be a \.png file, got a\.pdf"),
-        ("--texts a.txt --output d.png", r"--output must be a \.png file, got d\.png"),
+        (
+            "--texts a.txt --output d.png",
+            r"--output must be a \.png file, got the directory d\.png",
+        ),
         ("--texts a.txt --text-vectors bert", "unknown sentence vectors 'bert'; choose counts, "),
         ("--texts a.txt --text-vectors gone.npy", r"vectors gone\.npy cannot be read: No such"),
         ("--texts a.txt --text-vectors a.npy", r"vectors a\.npy cannot be read: "),

@@ -347,7 +347,7 @@ def test_the_page_asks_for_the_token(browser):
         opened.wait_for_function("document.getElementById('token').value === ''")
         opened.locator("#access").wait_for()
         opened.keyboard.press("Escape")
-        assert opened.get_by_role("alert").inner_text().startswith("The token is wrong: send the")
+        assert opened.get_by_role("alert").inner_text().startswith("The token is wrong; send the")
         choose(opened, png((0, 200, 0)))
         opened.get_by_role("textbox").fill("the-right-token" * 2)
         opened.get_by_role("button", name="Continue").click()
