@@ -107,8 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--center",
         action="store_true",
-        help="subtract the mean of the index's rows from these, and that of the sentences from "
-        "those",
+        help="subtract the mean of the index's images or texts from each of them, and likewise for "
+        "the sentences",
     )
     parser.add_argument(
         "--mosaic",

@@ -37,7 +37,10 @@ FORM_ERROR = "a form must contain one file, named image; options belong in the q
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on a single request and on all requests together."""
+    """Limits on a single request and on all requests together.
+
+    The limit `queue` applies to requests for captions, and separately to all other requests.
+    """
 
     max_bytes: int = option(16 * 2**20, "maximum size of an image file in bytes", at_least=1)
     max_pixels: int = option(50_000_000, "maximum number of pixels in an image", at_least=1)
@@ -47,9 +50,7 @@ class Limits:
     max_words: int = option(
         50, "maximum value of max_length and min_length", at_least=DecodingOptions().max_length
     )
-    queue: int = option(
-        128, "maximum number of unanswered caption requests, and of other requests", at_least=1
-    )
+    queue: int = option(128, "maximum number of unanswered requests", at_least=1)
     connections: int = option(256, "maximum number of open connections", at_least=1)
     batch_size: int = option(32, "maximum number of images in a batch", at_least=1)
     timeout: float = option(30.0, "time limit of a request in seconds", above=0)

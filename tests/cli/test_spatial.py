@@ -121,7 +121,7 @@ def test_places_that_are_refused(run, images, tmp_path):
     words += ["--output", str(tmp_path)]
     with pytest.raises(InputError, match="--threshold must be from 0 to 1, got 2"):
         main([*words, "--threshold", "2"])
-    with pytest.raises(InputError, match=r"number of regions must be from 1 to 64, .*, got 65"):
+    with pytest.raises(InputError, match=r"number of regions, must be from 1 to 64, .*, got 65"):
         main([*words, "--regions", "65"])
     with pytest.raises(InputError, match="unknown words: 'zebra'"):
         main(["localize", "gone.png", "zebra", *words[3:]])

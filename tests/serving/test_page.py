@@ -320,6 +320,7 @@ def test_the_api_documentation(page, address):
 
 def test_a_model_without_attention_has_no_maps(browser):
     plain = Painter()
+    plain.model = SimpleNamespace(has_attention=False)
     caption = plain.caption
     plain.caption = lambda images, **options: [
         replace(each, attention=None, alternatives=()) for each in caption(images, **options)

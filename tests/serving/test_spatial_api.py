@@ -293,7 +293,7 @@ def test_maps_are_those_of_the_command(client, opened, photo):
         ("label", {"top": 1}, 422, "^top: Extra inputs are not permitted"),
         ("label", {"index": "x"}, 404, "^there is no index 'x'"),
         ("label", {"index": "val.index"}, 422, "^the model is not spatial"),
-        ("localize", {"index": "val.index", "labels": "red"}, 422, "^the model embeds whole imag"),
+        ("localize", {"index": "val.index", "labels": "red"}, 422, "^the model is not spatial, so"),
         ("localize", {}, 422, "^labels: Field required"),
         ("localize", {"labels": ["red"] * 17}, 422, "^labels: List should have at most 16 items"),
         ("localize", {"labels": ["red", "!"]}, 422, "^a text must contain at least one known wo"),
