@@ -146,7 +146,7 @@ def _training(info: Mapping[str, Any]) -> str:
 
 
 def _scores(scores: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {scores[name]:.1f}" for name in _names(scores)) or "none yet"
+    return "  ".join(f"{name} {scores[name]:.1f}" for name in _names(scores)) or "none stored"
 
 
 def _names(scores: Mapping[str, float]) -> list[str]:
