@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def command() -> None:
-    """Run `main` for the installed script and print its errors."""
+    """Run `main` as the installed script, with the exit status of `run_command`."""
     run_command(main)
 
 

@@ -1,8 +1,9 @@
 """Atomic writing of files and directories, and exclusive file locks.
 
 A temporary sibling with a unique name is written first and then renamed, so that readers see
-either the old or the new content, and two writers never share a temporary file. If writing fails,
-the old content is kept and the temporary sibling is removed.
+either the old or the new content (or, for a moment, no directory while one is replaced), and two
+writers never share a temporary file. If writing fails, the old content is kept and the temporary
+sibling is removed.
 """
 
 import errno
@@ -20,6 +21,7 @@ from typing import IO, Any
 from .errors import InputError
 
 ABANDONED_SECONDS = 3600  # a temporary directory unchanged for this long is abandoned
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CONTENTION = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)  # raised if two writers rename at once
 CONTENTION_SECONDS = 10  # after this time, these errors have another cause
 
@@ -61,13 +63,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(path: Path, size: int) -> Iterator[None]:
-    """Add the path and the number of bytes to a system error that is raised while writing."""
+    """Add the path to a system error that is raised while writing, and the size if space is short.
+
+    size: the number of bytes to write.
+    """
     try:
         yield
     except OSError as error:
         if error.strerror is not None:
             error.filename = str(path)
-            error.strerror += f", {size:,} bytes needed"
+            if error.errno in OUT_OF_SPACE:
+                error.strerror += f", {size:,} bytes needed"
         raise
 
 
@@ -76,9 +82,9 @@ def atomic_directory(directory: Path, *, replace: bool = True) -> Iterator[Path]
     """Yield a new directory to write files into, which is renamed to `directory` at the end.
 
     Its top-level files are synced to disk before the rename. replace: whether to replace an
-    existing directory; if False, OSError is raised at the end if `directory` exists and is not
-    empty. Temporary directories that killed writers of `directory` left behind are removed if they
-    have not changed for an hour.
+    existing directory; if False, OSError is raised at the end if `directory` exists, unless it is
+    an empty directory. Temporary directories that killed writers of `directory` left behind are
+    removed if they have not changed for an hour.
     """
     part = _temporary_sibling(directory)
     try:

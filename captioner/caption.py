@@ -33,8 +33,8 @@ class Caption:
     the image as it was passed. offset: distance from the centre of a map cell to the centre of its
     receptive field, down and to the right, in cells; see `Encoder`. word_alternatives: for each
     word, the most likely alternatives and their log-probabilities in nats, given the image and the
-    previous words, most likely first; "" represents the end of the caption. The field is
-    empty unless the option word_alternatives is set.
+    previous words, most likely first; "" represents the end of the caption. The field is empty
+    unless the option word_alternatives is set.
     """
 
     text: str

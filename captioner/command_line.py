@@ -14,7 +14,10 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser with suggestions; the parsers of its commands have them, too."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse all arguments; if any is unknown, exit with an error that suggests a known flag."""
+        """Parse all arguments; exit with an error if any is unknown.
+
+        The error suggests the most similar flag of the command, if there is a similar one.
+        """
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             wrong = next((word for word in unknown if word.startswith("-")), unknown[0])
@@ -25,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def flags(self) -> list[str]:
-        """Return the long flags that the help lists, except negations."""
+        """Return the long flags, except those that begin with --no-."""
         return [
             flag
             for action in self._actions

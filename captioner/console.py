@@ -47,7 +47,8 @@ def progress_bar(
 ) -> Any:
     """Return a tqdm bar that is shown only on a terminal, so that it cannot fill a log.
 
-    shown: whether to show it at all. options: those of tqdm.
+    It is also hidden if the logger's level is above INFO, as with --quiet. shown: whether to show
+    it at all. options: those of tqdm.
     """
     is_hidden = not shown or LOGGER.level > logging.INFO
     options = {"leave": False, **options}

@@ -73,9 +73,10 @@ def device_of(model: Any) -> "torch.device":
 def pick_precision(name: str, device: "torch.device") -> "torch.dtype":
     """Return the dtype, bfloat16 or float32, of products and convolutions outside decoding.
 
-    "auto" and "int8" select bfloat16 on devices with faster bfloat16 matrix products: GPUs with
-    hardware support, and CPUs with AMX or AVX512-BF16. On Apple GPUs, "auto" selects float32, and
-    so does "bfloat16" if autocast does not support it. Raises InputError for any other name.
+    name: one of PRECISIONS. "auto" and "int8" select bfloat16 on devices with faster bfloat16
+    matrix products: CUDA GPUs with hardware support, and CPUs with AMX or AVX512-BF16. On Apple
+    GPUs, they select float32, and so does "bfloat16" if autocast does not support it. Raises
+    InputError for an unknown name.
     """
     import torch
 
@@ -102,10 +103,11 @@ def training_format(name: str, device: "torch.device") -> str:
 def pick_format(name: str, device: "torch.device") -> str:
     """Return the number format of the products of decoding for a precision name.
 
-    The format is "float32", "bfloat16", "int8" or "mixed" (int8 for few rows, bfloat16 for many).
-    "auto" selects int8 on CPUs with VNNI instructions, and mixed on those that also have AMX: see
-    docs/performance.md. Raises InputError for int8 if the device or this build of torch does not
-    support it, and for any other name.
+    name: one of PRECISIONS. The format is "float32", "bfloat16", "int8" or "mixed" (int8 for few
+    rows, bfloat16 for many). "auto" selects int8 on CPUs with VNNI instructions, and mixed on those
+    that also have AMX, if this build of torch supports int8 (see docs/performance.md); otherwise it
+    selects the dtype of `pick_precision`. Raises InputError for int8 if the device or this build of
+    torch does not support it, and for an unknown name.
     """
     import torch
 

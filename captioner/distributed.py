@@ -128,6 +128,7 @@ def _rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
     """Return the store of torchrun's processes, the rank of this process and their number.
 
     When torchrun restarts the processes, the store still contains the addresses of the killed ones.
+    If all processes are on this machine, the keys of each restart therefore have their own prefix.
     """
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:  # else counts may differ
@@ -167,7 +168,8 @@ def say(text: str) -> None:
 def barrier(*, features: bool = False) -> None:
     """Wait until all processes reach this point.
 
-    features: whether the first process may check images or compute features in the meantime.
+    features: whether to wait for FEATURES_SECONDS instead of ROUND_SECONDS, because the first
+    process checks images or computes features in the meantime.
     """
     if dist.is_initialized():
         dist.barrier(_groups.features if features and _groups else None)
@@ -215,7 +217,8 @@ def total(values: Tensor) -> Tensor:
 def _end_silent() -> str:
     """Kill the processes on this machine that do not report to the store.
 
-    Returns a text that names all such processes, on any machine, for a message.
+    Returns a text for a message: the ranks of all such processes, on any machine, or "another
+    process" if all report or the store has ended.
     """
     assert _groups is not None
     silent = []

@@ -24,7 +24,7 @@ def refuse_path(cls: type, args: Sequence[object], method: str = "from_pretraine
     if args and isinstance(args[0], str | os.PathLike):
         name = f"{cls.__name__}.{method}"
         raise InputError(
-            f"{cls.__name__} wraps a model in memory; use {name}({str(args[0])!r}) to load it"
+            f"{cls.__name__}(...) does not accept a path; use {name}({str(args[0])!r})"
         )
 
 
@@ -38,7 +38,7 @@ class Interrupted(Exception):  # noqa: N818 -- not an error: the work was saved
 
 @contextmanager
 def collect_signals(received: list[int]) -> Iterator[None]:
-    """Append SIGINT or SIGTERM to `received` instead of ending the program.
+    """Append the number of SIGINT or SIGTERM to `received` instead of ending the program.
 
     Only the first signal is collected: the previous handlers are then restored, so that a second
     signal ends the program as usual. Outside the main thread, where Python cannot handle signals,
@@ -85,7 +85,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _explain(error: OSError) -> str:
-    """Return the message for a system error: the file, the reason and what to do."""
+    """Return the message for a system error: the file and what to do, if known, and the reason."""
     advice = {
         errno.EACCES: "; choose another path or change its permissions",
         errno.EROFS: "; choose a path on a writable disk",

@@ -173,14 +173,15 @@ class Index:
     def linker(self) -> Linker:
         """The linker that embeds queries; loaded on first use.
 
-        Raises InputError if the checkpoint is missing or has changed since the index was written.
+        Raises InputError if the checkpoint is missing, damaged, or not the one that was used to
+        write the index.
         """
         if isinstance(self._linker, Path):
             path = hub.local(self._linker)
             if not path.exists():
                 raise InputError(
-                    f"{path}, the checkpoint of {self._files.directory}, does not exist; pass its "
-                    "new location as the checkpoint"
+                    f"{path}, the checkpoint that embeds the queries of {self._files.directory}, "
+                    "does not exist; pass the new location of the checkpoint"
                 )
             if checkpoints.identity(path) != self._files.manifest.weights:
                 raise InputError(
@@ -206,7 +207,8 @@ class Index:
         `rerank_top`) items again, and determines the order and the scores of the result; the query
         must then be a single text for an index of images, and a single image for an index of texts.
         Raises InputError for an invalid query or vector, for a `top` or `rerank_top` that is not an
-        integer of at least 1, for damaged rows, and for an image to re-rank that cannot be read.
+        integer of at least 1, for damaged rows, for an image to re-rank that cannot be read, and,
+        unless the query is a vector, as `linker` does.
         """
         top, rerank_top = at_least_one(top, "top"), at_least_one(rerank_top, "rerank_top")
         if reranker is not None:
@@ -288,7 +290,8 @@ class Index:
     def diversity(self) -> np.ndarray:
         """Return the variance of each image's region embeddings (N,), in [0, 1].
 
-        Raises InputError for an index of texts or of a model that is not spatial.
+        It is 0 if all regions of the image have the same embedding. Raises InputError for an index
+        of texts or of a model that is not spatial.
         """
         blocks = [diversity(regions).cpu().numpy() for regions in self._regions()]
         return np.concatenate([np.empty(0, np.float32), *blocks])
@@ -298,7 +301,8 @@ class Index:
     ) -> list[Hit]:
         """Return the `top` images that match a painting best, best first.
 
-        Scores and errors are as in `paint_scores`.
+        Scores and errors are as in `paint_scores`. Raises InputError, too, for a `top` that is not
+        an integer of at least 1.
         """
         top = at_least_one(top, "top")
         scores = self.paint_scores(layers, query)

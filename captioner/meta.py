@@ -19,7 +19,7 @@ _BROADCAST = frozenset("add add_ __add__ __iadd__ mul mul_ __mul__ __imul__".spl
 class _NoValues(TorchFunctionMode):
     """Computes the shapes of common operations on the meta device.
 
-    torch computes them in Python, and for it imports its compiler, which takes a second.
+    torch itself would import its compiler to compute them, which takes a second.
     """
 
     def __torch_function__(
@@ -42,6 +42,6 @@ class _NoValues(TorchFunctionMode):
 
 @contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Build modules with shapes and types but without memory; weights are assigned afterwards."""
+    """Build modules with shapes and dtypes but without memory; assign their weights afterwards."""
     with torch.device("meta"), _NoValues():
         yield

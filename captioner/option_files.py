@@ -77,7 +77,7 @@ def _read_options(
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file; raise InputError if it cannot be read."""
+    """Return the content of a TOML file; raise InputError if it cannot be read or parsed."""
     refuse_pointer_file(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))

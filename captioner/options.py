@@ -26,8 +26,9 @@ class Options:
     """Base class of options that are checked and converted at construction.
 
     A str is converted to Path, a list to tuple and an int to float if the field's annotation
-    requires it; choices are case-insensitive. Raises InputError for a value of any other type.
-    given: the names of the fields passed to the constructor, including those set to their default.
+    requires it; choices are case-insensitive. Raises InputError for a value of any other type and
+    for a value that is not among the choices. given: the names of the fields passed to the
+    constructor, including those set to their default.
     """
 
     given: frozenset[str]
@@ -100,12 +101,13 @@ def add_options(
     without: Collection[str] = (),
     defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Add one flag per field of the dataclass `cls`, in a help group called `title`.
+    """Add one flag per `option(...)` field of the dataclass `cls`, in a help group.
 
-    without: names of fields that get no flag and keep their defaults. defaults: default values to
-    show in the help instead of those of the fields. The flag of a tuple may be repeated. It accepts
-    several values at once only if the parser has no positional arguments, which the flag would
-    consume.
+    title: title of the group, to which "[default]" is added. without: names of fields that get no
+    flag and keep their defaults. defaults: default values to show in the help instead of those of
+    the fields. The flag of a bool also has a negation, --no-NAME. The flag of a tuple may be
+    repeated. It accepts several values at once only if the parser has no positional arguments,
+    which the flag would consume.
     """
     nargs = "+" if all(action.option_strings for action in parser._actions) else 1
     group = parser.add_argument_group(f"{title} [default]")
@@ -168,7 +170,7 @@ def from_named(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def to_dict(options: Any) -> dict[str, Any]:
-    """Convert options to a dict for JSON; paths become strings."""
+    """Convert options to a dict for JSON; values that are paths become strings."""
     return {
         key: str(value) if isinstance(value, Path) else value
         for key, value in dataclasses.asdict(options).items()
@@ -181,7 +183,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     unknown = sorted(set(values) - known)
     if unknown:
         raise InputError(
-            f"unknown option {', '.join(map(repr, unknown))} for {cls.__name__}; "
+            f"unknown option{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))} for "
+            f"{cls.__name__}; "
             f"the options are {', '.join(sorted(known))}{did_you_mean(unknown[0], known)}"
         )
     for name, annotation in typing.get_type_hints(cls).items():

@@ -29,7 +29,7 @@ from .retrieval.reranking import CAPTIONER_WEIGHT, MCNN_WEIGHT
 from .vision.encoders import Encoder
 from .vision.feature_store import FeatureStore, Runtime
 
-IMAGES_AT_ONCE = 8  # images whose feature maps are in memory
+IMAGES_AT_ONCE = 8  # images that are encoded and scored together
 
 
 class PairScorer(Protocol):
@@ -61,7 +61,7 @@ class PairScorer(Protocol):
 
 
 class CaptionerScorer:
-    """Scores a pair by a captioner's log p(text | image), in nats, with the end token's.
+    """Scores a pair by a captioner's log p(text | image), in nats, including the end token.
 
     Implements `PairScorer`.
     """
@@ -93,13 +93,16 @@ class CaptionerScorer:
         """Return log p(text | image) of each pair (P,), float64.
 
         pairs (P, 2): the index of an image and of a text. Words outside the vocabulary count as
-        <unk>. Every image is encoded once; the feature maps in memory are those of IMAGES_AT_ONCE
-        images. Raises InputError for an image that cannot be read.
+        <unk>. Every image is encoded once, in blocks of IMAGES_AT_ONCE images. Raises InputError
+        for an image that cannot be read.
         """
         return self._log_probs(self._open(images), texts, pairs, show_progress)
 
     def log_priors(self, texts: Sequence[str], *, show_progress: bool = False) -> np.ndarray:
-        """Return log p(text) of each text (N,), in nats, estimated over the sample."""
+        """Return log p(text) of each text (N,), in nats, estimated over the sample.
+
+        Without a sample, it is log p(text | image) of a uniform image.
+        """
         images = self._open(self._sample) if self._sample else self._uniform_image()
         count = max(1, len(self._sample))
         places = np.indices((count, len(texts))).reshape(2, -1).T
@@ -190,8 +193,8 @@ class McnnScorer:
         """
         if not isinstance(linker.model, MultimodalCNN):
             raise InputError(
-                "the model compares embeddings, which does not improve the order of other "
-                "embeddings; re-rank by a captioner or a model trained with --system mcnn"
+                "a linking model that compares embeddings cannot re-rank; use a captioner or a "
+                "model trained with --system mcnn"
             )
         self.linker, self._model = linker, linker.model
         self._cache = None if cache is None else Path(cache)
@@ -206,8 +209,9 @@ class McnnScorer:
     ) -> np.ndarray:
         """Return the score of each pair (P,), float32.
 
-        pairs (P, 2): the index of an image and of a text. Words outside the vocabulary are ignored.
-        Every image is encoded once. Raises InputError for an image that cannot be read.
+        pairs (P, 2): the index of an image and of a text. Words outside the vocabulary are ignored,
+        and so are words after the maximum length of the model. Every image is encoded once. Raises
+        InputError for an image that cannot be read.
         """
         linker, model = self.linker, self._model
         source = open_inputs(images, model.encoder, linker.transform, self._cache, model.features)

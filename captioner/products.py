@@ -22,8 +22,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .devices import pick_format
 
 LARGEST_STEP = 128  # between the row counts to which many rows are padded
-LARGEST_TABLE = 2**24  # numbers, 64 MB
-AMX_ROWS = 64  # with AMX, bfloat16 multiplies that many rows faster than 8 bits
+LARGEST_TABLE = 2**24  # numbers; 64 MiB in float32
+AMX_ROWS = 64  # with AMX, bfloat16 multiplies that many rows or more faster than 8 bits
 
 Compute: TypeAlias = Callable[[], Tensor]
 
@@ -32,7 +32,10 @@ _format: ContextVar[str] = ContextVar("format", default="float32")
 
 @contextmanager
 def decoding_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Let `product` use a number format within the context: that of `devices.pick_format`."""
+    """Let `product` use the number format of `devices.pick_format` within the context.
+
+    Raises InputError as `pick_format` does.
+    """
     token = _format.set(pick_format(precision, device))
     try:
         # Autocast would only add the cost of its dispatch to each of the small operations.
@@ -46,7 +49,7 @@ def decoding_in(precision: str, device: torch.device) -> Iterator[None]:
 def compiled_products(device: torch.device) -> Iterator[None]:
     """Let compiled code use the number format of `decoding_in` by autocast, which it can fuse.
 
-    In it, 8-bit products are those of bfloat16, because torch.compile does not fuse them.
+    "int8" and "mixed" are replaced by bfloat16, because torch.compile does not fuse 8-bit products.
     """
     half = _format.get() != "float32"
     token = _format.set("float32")
@@ -60,9 +63,9 @@ def compiled_products(device: torch.device) -> Iterator[None]:
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return rows (..., I) @ weight.T + bias as (..., O), with weight (O, I) and bias (O,).
 
-    Within `decoding_in`, the product uses that number format and the result has float32; outside,
-    and with a gradient, it is the ordinary one, also under autocast. Rows are padded as in
-    `pad_rows`.
+    Within `decoding_in`, the product uses its number format, and the result is float32. Outside, in
+    the format "float32" and while gradients are enabled, this is `F.linear`, to which autocast
+    applies. Rows are padded as in `pad_rows`.
     """
     return on_padded_rows(lambda x: _multiply(x, weight, bias), rows)
 
@@ -97,7 +100,7 @@ def _is_ordinary() -> bool:
 
 @dataclass(frozen=True)
 class _Converted:
-    """A weight and its bias in a number format. key: what they were converted from."""
+    """A weight and its bias in a number format. key: their `_state_of` when they were converted."""
 
     key: tuple[object, ...]
     values: Any
@@ -121,7 +124,7 @@ def _converted(weight: Tensor, bias: Tensor | None, number_format: str) -> _Conv
 
 
 class KeptTable:
-    """A table with a row per word, computed once that pays and kept until its weights change."""
+    """A table with a row per word, computed when that pays and kept until its weights change."""
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
@@ -133,9 +136,11 @@ class KeptTable:
     ) -> Tensor | None:
         """Return the table (V, O), or None as long as computing it costs more than it saves.
 
-        rows: the number of rows that will be looked up. embeddings (V, I), layer: the weight (O, I)
-        and the bias that the table depends on. A table of more than LARGEST_TABLE numbers is not
-        kept, nor is one with a gradient.
+        It is computed when more than V rows have been looked up. rows: the number of rows that this
+        call will look up. embeddings (V, I), layer: the weight (O, I) and the bias that the table
+        depends on. compute: function that returns the table. A table of more than LARGEST_TABLE
+        numbers is not kept, nor is one computed with a gradient or within compiled code; such a
+        table is computed if `rows` alone exceeds V.
         """
         words, numbers = len(embeddings), len(embeddings) * len(layer[0])
         changing = torch.is_grad_enabled() or torch.compiler.is_compiling()  # or exporting
@@ -151,7 +156,10 @@ class KeptTable:
 
 
 def _state_of(tensor: Tensor) -> tuple[int, int]:
-    """Return numbers that change whenever the values of a tensor are replaced or modified."""
+    """Return numbers that change when a tensor's values are replaced or modified in place.
+
+    torch does not count the modifications of inference tensors, so these are not noticed.
+    """
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
@@ -161,7 +169,10 @@ def _halve(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 @dataclass(frozen=True)
 class _Packed:
-    """A weight in 8 bits, in oneDNN's layout, with a scale per output, and its float32 bias."""
+    """A weight in 8 bits, in oneDNN's layout, and its float32 bias.
+
+    scales, zeros: scale and zero point of each output; the zero points are 0.
+    """
 
     weight: Tensor
     scales: Tensor
@@ -196,12 +207,12 @@ def _int8_product(rows: Tensor, packed: _Packed) -> Tensor:
 
 
 def pad_rows(rows: Tensor, smallest_step: int = 1) -> Tensor:
-    """Pad rows (..., n, I) with zeros up to `padded_count`, for bfloat16 products on a CPU.
+    """Pad rows (..., n, I) with zeros up to `padded_count`, for bfloat16 or 8 bits on a CPU.
 
     oneDNN compiles and caches a program for every shape, so memory use would keep growing if the
     number of rows differed from batch to batch. The results of the real rows, and products that sum
     over the rows, are bit-identical to those without padding. In float32 they would not be, and
-    oneDNN caches nothing per shape, so float32 rows are returned unchanged.
+    oneDNN caches nothing per shape, so rows for float32 products are returned unchanged.
     """
     if not _caches_shapes(rows):
         return rows
@@ -220,10 +231,10 @@ def padded_count(count: int, smallest_step: int = 1) -> int:
 
 
 def in_blocks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Apply a function to tensors (B, ...), where `pad_rows` would pad in blocks of 2^k images.
+    """Apply a function to tensors (B, ...); where `pad_rows` would pad, in blocks of 2^k images.
 
-    Batches of all sizes then need few shapes, without products of padding. The result for an image
-    must not depend on the others.
+    Batches of all sizes then need few shapes, without products of padding. The results of the
+    blocks are concatenated, so the result for an image must not depend on the others.
     """
     if not _caches_shapes(tensors[0]):
         return function(*tensors)

@@ -19,7 +19,7 @@ ROUNDS, STARTS = 50, 4  # maximum iterations of k-means, and random starts
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Embeddings (B, E) and label scores (B, L) in [0, 1] of images, float32."""
+    """The embeddings `rows` (B, E) and the label `scores` (B, L) in [0, 1] of images, float32."""
 
     rows: np.ndarray
     scores: np.ndarray
@@ -29,8 +29,8 @@ def spatial(model: LinkingModel) -> SpatialEmbedding:
     """Return the model; raise InputError if it is not spatial."""
     if not isinstance(model, SpatialEmbedding):
         raise InputError(
-            "the model embeds whole images only, so it has no label maps or regions; use a model "
-            "trained with --system spatial"
+            "the model is not spatial, so it has no label maps or regions; use a model trained "
+            "with --system spatial"
         )
     return model
 
@@ -83,8 +83,8 @@ def cluster_regions(
     cells = height * width
     if not 1 <= count <= cells:
         raise InputError(
-            f"the number of regions must be from 1 to {cells}, the number of cells of the feature "
-            f"map, got {count}"
+            f"count, the number of regions, must be from 1 to {cells}, the number of cells of the "
+            f"feature map, got {count}"
         )
     embedded = regions.mean(0).reshape(-1, cells).astype(np.float64)  # (E, P)
     points = (labels @ embedded).T  # (P, L)
@@ -130,7 +130,7 @@ def _distances(points: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 
 def segment(maps: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the mask (H, W), int64, of maps (L, H, W): 0 for the background, i + 1 for label i.
+    """Return the mask (H, W), int64, of maps (L, H, W): 0 is the background, i + 1 the label i.
 
     Each pixel gets the label with the largest map value, or the background if that value is below
     `threshold`.

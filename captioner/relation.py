@@ -1,6 +1,6 @@
 """RelationClassifier: how an image and a text of several sentences relate.
 
-Shapes: N texts, A size of articles, L levels of a head.
+Shapes: N texts, A dimensions of an article embedding, L levels of a head.
 """
 
 from collections.abc import Iterable, Sequence
@@ -51,8 +51,8 @@ class Prediction:
 class Relation:
     """How an image and a text relate.
 
-    labels: a prediction for each head, such as "cmi" and "sc". unknown_words: words of the text
-    that the model does not know, in order.
+    labels: the prediction of each head, by its name, such as "cmi" or "sc". unknown_words: words of
+    the text that are not in the model's vocabulary, in the order of the text, with repetitions.
     """
 
     labels: dict[str, Prediction]
@@ -87,8 +87,10 @@ class RelationClassifier:
     ) -> "RelationClassifier":
         """Load a checkpoint, or the best checkpoint of a run.
 
-        path, device, revision: as in `Linker.from_pretrained`. Raises InputError for a missing or
-        damaged checkpoint, and for one that was not trained with `--system relation`.
+        path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
+        (this requires the extra `hub`). device, revision: as in `Linker.from_pretrained`. Raises
+        InputError for a missing or damaged checkpoint, one that was not trained with
+        `--system relation`, a failed download, and an unavailable device.
         """
         return cls.from_checkpoint(checkpoints.load(hub.local(path, revision)), device)
 
@@ -117,8 +119,8 @@ class RelationClassifier:
     def relate(self, image: ImageInput, text: str) -> Relation:
         """Predict every label of an image and a text of one or more sentences.
 
-        image: as in `Captioner.caption`. Raises InputError for an image that cannot be read, and
-        for a text without words that the model knows.
+        image: one image, as in `Captioner.caption`. Raises InputError for an image that cannot be
+        read, and for a text without words that the model knows.
         """
         if not isinstance(text, str):
             raise InputError(f"a text must be a string, got {text!r}")
@@ -143,7 +145,7 @@ class RelationClassifier:
         rows: Sequence[int] | None = None,
         image_order: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the article embeddings (N, A), float32, of texts with their images.
+        """Return the article embeddings (N, A), float32, of the texts in `rows` with their images.
 
         images: the images of a split, or their stored features. image_of_text: the index of each
         text's image, in ascending order. rows: the texts to embed, in ascending order; None embeds
@@ -187,9 +189,10 @@ def predict(head: Head, probabilities: np.ndarray) -> Prediction:
 
 
 def word_support(linker: Linker, image: ImageInput, text: str) -> dict[str, float]:
-    """Return how likely an image shows each content word of a text, in [0, 1], by word in order.
+    """Return the probability that an image shows a word, for each content word of a text.
 
-    linker: a spatial model. Words that it does not know are left out. Raises InputError for an
+    The keys are in the order of the text. linker: a spatial model. image: one image, as in
+    `Captioner.caption`. Words that the model does not know are omitted. Raises InputError for an
     image that cannot be read, and for a model that is not spatial.
     """
     spatial(linker.model)
@@ -202,7 +205,10 @@ def word_support(linker: Linker, image: ImageInput, text: str) -> dict[str, floa
 
 
 def group_rows(rows: Iterable[int], image_of_text: np.ndarray) -> list[tuple[int, list[int]]]:
-    """Return the images of ascending rows, each once, with its rows."""
+    """Return the index of the image of each row, each index once, with all of its rows.
+
+    rows: ascending indices of texts. image_of_text: the index of each text's image.
+    """
     groups: dict[int, list[int]] = {}
     for row in rows:
         groups.setdefault(int(image_of_text[row]), []).append(int(row))

@@ -1,6 +1,6 @@
-"""Reranker: score the best results of a linking model again, by models that read whole pairs.
+"""Reranker: score the best results of a linking model again, with models that score pairs.
 
-Shapes: N texts, K candidates.
+Shapes: K candidates.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from .retrieval.reranking import evidence_for_texts
 
 
 class Reranker:
-    """One or more models that score pairs of images and texts beside a linking model's cosines.
+    """One or more models that score pairs of images and texts, in addition to a linking model.
 
-    The models are captioners and m-CNNs. The score of an image for a text is cosine + the sum over
-    the models of weight * s, where s is a captioner's log p(text | image) in nats, or the score of
-    an m-CNN. The score of a text for an image is the same, but s of a captioner is
-    `evidence_for_texts`, the difference of log p(text | image) and log p(text). p(text) is the mean
-    of p(text | image) over a sample of images.
+    The models are captioners and m-CNNs. The score of an image for a text is the linking model's
+    cosine plus the sum over the models of weight * s, where s is a captioner's log p(text | image)
+    in nats, or the score of an m-CNN. The score of a text for an image is the same, but s of a
+    captioner is that of `evidence_for_texts`: log p(text | image) - log p(text), limited softly.
+    p(text) is the mean of p(text | image) over a sample of images.
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class Reranker:
         """Wrap one or more models; a Linker must have an m-CNN.
 
         weight: of all models, at least 0; None selects the default of each. sample: images over
-        which p(text) is estimated, best a few training images of the captioner; if there are none,
-        a uniform image takes their place, which is less exact. cache: directory of stored
-        features, so that the encoder does not run again for image files that it has seen; None
+        which p(text) is estimated, ideally a few training images of the captioner; if there are
+        none, a uniform image takes their place, which is less exact. cache: directory of stored
+        features, so that a frozen encoder does not run again for image files that it has seen; None
         stores nothing. Raises InputError for an invalid weight, if there is no model, for a Linker
-        of another model, and if a captioner's tokenizer is a function that is not available.
+        of any other model, and if a captioner's tokenizer is a function that is not available.
         """
         if weight is not None and not 0 <= weight < np.inf:
             raise InputError(f"weight must be finite and at least 0, got {weight}")
         listed = [models] if isinstance(models, Captioner | Linker) else list(models)
         if not listed:
-            raise InputError("re-ranking needs at least one model, got none")
+            raise InputError("re-ranking needs at least one model, got none; pass a model")
         self.scorers: list[PairScorer] = [
             CaptionerScorer(model, sample, cache)
             if isinstance(model, Captioner)
@@ -69,7 +69,14 @@ class Reranker:
         sample: Sequence[ImageInput] = (),
         cache: str | Path | None = None,
     ) -> "Reranker":
-        """Load one or more models as `Captioner.from_pretrained` does, and wrap them."""
+        """Load one or more captioners or m-CNNs, and wrap them.
+
+        path: a directory or, for a captioner, a repository "user/name" on the Hugging Face hub.
+        Several paths are separate models, not an ensemble. device: as in
+        `Captioner.from_pretrained`. weight, sample, cache: as in the constructor. Raises InputError
+        as the constructor does, for a missing or damaged checkpoint, a failed download, and an
+        unavailable device.
+        """
         paths = [path] if isinstance(path, str | Path) else path
         models = [load_scoring_model(each, device) for each in paths]
         return cls(models, weight=weight, sample=sample, cache=cache)
@@ -108,7 +115,11 @@ class Reranker:
 def load_scoring_model(
     path: str | Path, device: str | torch.device | None = None, precision: str = "float32"
 ) -> Captioner | Linker:
-    """Load a captioner or a linking model; precision, as in `Captioner`, is of captioners only."""
+    """Load a captioner or a linking model from a checkpoint.
+
+    precision: as in `Captioner.from_pretrained`; ignored for a linking model. Raises InputError for
+    a checkpoint that cannot be loaded and for one of a relation model.
+    """
     read = checkpoints.load(hub.local(path))
     if read.task == "captioning":
         return Captioner.from_checkpoints([read], device, precision)

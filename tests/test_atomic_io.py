@@ -61,6 +61,17 @@ def test_an_error_names_the_file_and_the_bytes_it_needs(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+def test_an_error_with_another_cause_does_not_state_bytes(tmp_path, monkeypatch):
+    def forbidden(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", forbidden)
+    with pytest.raises(PermissionError) as caught:
+        atomic_write(tmp_path / "file.txt", "ab")
+    assert caught.value.strerror == "Permission denied"
+    assert caught.value.filename == str(tmp_path / "file.txt")
+
+
 HAMMER = """
 import sys, time
 from pathlib import Path

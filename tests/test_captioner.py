@@ -296,7 +296,7 @@ def test_a_directory_a_batch_and_an_iterator_give_a_list(captioner, images):
 
 
 def test_a_path_is_not_a_model():
-    with pytest.raises(InputError, match=r"use Captioner.from_pretrained\('checkpoints/a'\) to"):
+    with pytest.raises(InputError, match=r"; use Captioner.from_pretrained\('checkpoints/a'\)$"):
         Captioner("checkpoints/a")
 
 

@@ -35,7 +35,7 @@ def test_repr_and_paths(linker):
     assert repr(linker) == (
         f"Linker(LinearMap with small_cnn; {linker.model.dimensions} dimensions, cpu)"
     )
-    with pytest.raises(InputError, match=r"use Linker.from_pretrained\('run'\) to"):
+    with pytest.raises(InputError, match=r"use Linker.from_pretrained\('run'\)$"):
         Linker("run")
 
 

@@ -133,7 +133,7 @@ def test_dicts_hold_paths_as_strings():
 
 
 def test_unknown_names_in_a_dict_are_refused():
-    message = r"unknown option 'beams', 'size' for DecodingOptions; the options are allow_unknown"
+    message = r"unknown options 'beams', 'size' for DecodingOptions; the options are allow_unknown"
     with pytest.raises(InputError, match=message):
         from_dict(DecodingOptions, {"size": 3, "beam_size": 2, "beams": 1})
 

@@ -48,7 +48,7 @@ def test_equal_cells_and_many_clusters():
     regions = np.ones((1, 2, 2, 2)) / np.sqrt(2)
     assert cluster_regions(regions, np.eye(2), 1).tolist() == [[0, 0], [0, 0]]
     assert cluster_regions(regions, np.eye(2), 3).max() == 0
-    with pytest.raises(InputError, match=r"number of regions must be from 1 to 4, .*, got 5"):
+    with pytest.raises(InputError, match=r"number of regions, must be from 1 to 4, .*, got 5"):
         cluster_regions(regions, np.eye(2), 5)
 
 
@@ -67,5 +67,5 @@ def test_segments_are_the_largest_value_above_the_threshold():
 
 
 def test_a_model_without_regions_is_refused():
-    with pytest.raises(InputError, match=r"embeds whole images only.*--system spatial"):
+    with pytest.raises(InputError, match=r"is not spatial.*--system spatial"):
         spatial(LinearMap(4, 4, LinearOptions()))

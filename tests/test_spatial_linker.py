@@ -110,7 +110,7 @@ def test_unknown_words_and_other_models(linker, images, tmp_path_factory):
         lambda: plain.regions(images[0], 2),
         lambda: plain.diversity(images[0]),
     ):
-        with pytest.raises(InputError, match="embeds whole images only"):
+        with pytest.raises(InputError, match="the model is not spatial"):
             call()
     assert plain.region_shape is None
 
@@ -161,7 +161,7 @@ def test_paintings_that_are_refused(index, tmp_path, tmp_path_factory, images):
     plain = linking.run(tmp_path_factory)
     options = IndexOptions(cache=tmp_path / "cache", workers=0, device="cpu")
     index_images(plain, [str(images[0])], tmp_path / "plain.index", options)
-    with pytest.raises(InputError, match="embeds whole images only"):
+    with pytest.raises(InputError, match="the model is not spatial"):
         Index.open(tmp_path / "plain.index").paint([parse_layer("red=left")])
 
 

@@ -12,8 +12,8 @@ from .checkpoint import restore as restore_weights
 def restore(checkpoint: Checkpoint) -> tuple[CaptioningModel, Transform]:
     """Build the model of a checkpoint on the CPU; return it with its transform.
 
-    Raises InputError if the checkpoint is not for captioning, or if its config does not match its
-    weights.
+    Raises InputError if the checkpoint is not for captioning, or if its files do not match each
+    other.
     """
     checkpoint.check_task("captioning")
     config = checkpoint.config

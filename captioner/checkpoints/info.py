@@ -29,8 +29,9 @@ def read_info(path: Path) -> dict[str, Any]:
     list of them. numbers: number of values in weights and buffers. files: size in bytes by file
     name. formats: checkpoint formats that this version reads. epoch: epoch after which the
     checkpoint was saved; None if no row of the log has its scores. epochs: number of finished
-    epochs. seconds: duration of training and evaluation. The last three come from the run's log and
-    are None if it is missing. Raises InputError if the checkpoint does not exist or is damaged.
+    epochs. seconds: duration of training and evaluation, in seconds. The last three come from the
+    run's log and are None if it is missing. Raises InputError if the checkpoint does not exist or
+    is damaged.
     """
     path, config = checkpoint.inspect(path)
     rows = read_log(run_of(path) / "log.jsonl")
@@ -82,7 +83,10 @@ def describe_info(info: Mapping[str, Any]) -> str:
 
 
 def _listed(title: str, options: Mapping[str, Any]) -> str:
-    """Format options as "title: name value, ..."; omit an empty title, and None and []."""
+    """Format options as "title: name value, ...".
+
+    An empty title is omitted, and so are options that are None or [].
+    """
     parts = [
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in options.items()
@@ -92,7 +96,7 @@ def _listed(title: str, options: Mapping[str, Any]) -> str:
 
 
 def _parameters(info: Mapping[str, Any]) -> str:
-    """Return the number of parameters; older checkpoints contain only that of all values."""
+    """Return the number of parameters as text; for older checkpoints, that of all values."""
     counts = info.get("parameters")
     return describe_parameters(counts) if counts else f"{info['numbers']:,} values"
 
@@ -142,7 +146,7 @@ def _training(info: Mapping[str, Any]) -> str:
 
 
 def _scores(scores: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {scores[name]:.1f}" for name in _names(scores)) or "none yet"
+    return "  ".join(f"{name} {scores[name]:.1f}" for name in _names(scores)) or "none stored"
 
 
 def _names(scores: Mapping[str, float]) -> list[str]:

@@ -16,7 +16,8 @@ _SIZES = ("max_sentences", "max_words")
 def restore(checkpoint: Checkpoint) -> tuple[RelationModel, ArticleReader]:
     """Build the relation model of a checkpoint on the CPU; return it with its reader.
 
-    Raises InputError if the checkpoint was trained for another task, or if its files do not match.
+    Raises InputError if the checkpoint was trained for another task, or if its files do not match
+    each other.
     """
     checkpoint.check_task(RELATION)
     reader = load_reader(checkpoint)
@@ -34,7 +35,7 @@ def restore(checkpoint: Checkpoint) -> tuple[RelationModel, ArticleReader]:
 
 
 def load_reader(checkpoint: Checkpoint) -> ArticleReader:
-    """Return the reader of a checkpoint; raise InputError if it is damaged."""
+    """Return the reader of a checkpoint; raise InputError if its config does not describe one."""
     own = checkpoint.config.get(RELATION)
     given = [own.get(name) if isinstance(own, dict) else None for name in _SIZES]
     sizes = [size for size in given if isinstance(size, int) and size > 0]

@@ -39,8 +39,8 @@ def run_directory(name: str) -> Path:
     """Return the directory of a run in CHECKPOINTS; raise InputError for an invalid name."""
     if not name or Path(name).name != name or name.startswith("."):
         raise InputError(
-            f"the name of a run must not contain a path or start with a dot, got {name!r}; pass "
-            "--run with another name"
+            "the name of a run must not be empty, contain a path separator or start with a dot, "
+            f"got {name!r}; pass --run with another name"
         )
     return CHECKPOINTS / name
 
@@ -51,7 +51,7 @@ def evaluation_directory(checkpoint: Path, split: str) -> Path:
 
 
 def run_of(checkpoint: Path) -> Path:
-    """Return the directory of a checkpoint's run, or the checkpoint's if it is not in a run."""
+    """Return the directory of a checkpoint's run, or its own directory if it is not in a run."""
     directory = checkpoint.resolve()
     in_run = directory.name in ("best", "last", ".best.old", ".last.old")
     return directory.parent if in_run else directory
@@ -130,9 +130,9 @@ def open_run(run: Path, resume: str, config: dict[str, Any]) -> checkpoint.Check
     """Return the checkpoint to resume from, or None for a new run.
 
     resume: "no" starts a run, "last" resumes one, and "auto" resumes a run that has a checkpoint
-    and starts any other. Raises InputError if a new run would overwrite another, if there is no
-    checkpoint to resume from, or if `config` differs from the resumed run's config in data or in
-    options other than RESUME_MAY_CHANGE.
+    and starts any other. Raises InputError if `run` is a file, if a new run would overwrite
+    another, if there is no usable checkpoint to resume from, or if `config` differs from the
+    resumed run's config in data or in options other than RESUME_MAY_CHANGE.
     """
     if run.is_file():
         raise InputError(f"{run} is a file, not a run; delete it, or pass --run NAME")

@@ -50,13 +50,18 @@ def run(arguments: argparse.Namespace) -> None:
         try:
             freed = prune(arguments.cache, before)
         except OSError as error:
-            raise InputError(f"{arguments.cache} cannot be pruned: {error}") from error
+            raise InputError(
+                f"{arguments.cache} cannot be pruned: {error}; check the permissions of its files"
+            ) from error
         print(f"deleted: {_megabytes(freed)}")
     print(describe(arguments.cache, list_stores(arguments.cache)))
 
 
 def describe(cache: Path, stores: list[StoreInfo]) -> str:
-    """Format a table with one line per store, followed by their total size."""
+    """Format a table with one line per store, followed by their number and total size.
+
+    Without stores, a sentence is returned instead.
+    """
     if not stores:
         return f"{cache} contains no stored features"
     total = f"{len(stores)} {'store' if len(stores) == 1 else 'stores'} in {cache}"

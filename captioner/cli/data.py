@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--convert",
         nargs=2,
         metavar=("LAYOUT", "OUT"),
-        help="write rows without problems to directory OUT: jsonl for captions.jsonl and a link "
-        "to the images, relations for relations.jsonl: labelled texts made from captions",
+        help="write rows without problems to directory OUT, with a link to the images: jsonl to "
+        "captions.jsonl, relations (labelled texts made from captions) to relations.jsonl",
     )
 
 

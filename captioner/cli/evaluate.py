@@ -104,16 +104,16 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
 def check_combination(given: Collection[str], scoring: ScoringOptions) -> None:
     """Raise InputError if a flag in `given` has no effect, or if predictions lack references."""
     if scoring.predictions is None:
-        idle, needed = FILE_FLAGS & set(given), "--predictions"
+        idle, when = FILE_FLAGS & set(given), "without --predictions"
     else:
         if scoring.references is None:
             raise InputError(
                 "--predictions cannot be scored without references; pass --references with their "
                 "file"
             )
-        idle, needed = set(given) - FILE_FLAGS - SHARED_FLAGS, "--checkpoint"
+        idle, when = set(given) - FILE_FLAGS - SHARED_FLAGS, "with --predictions"
     if idle:
-        raise InputError(f"{flag_of(min(idle))} needs {needed}")
+        raise InputError(f"{flag_of(min(idle))} has no effect {when}; omit it")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

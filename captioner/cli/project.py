@@ -107,7 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--center",
         action="store_true",
-        help="subtract the images' mean from the images and the sentences' mean from the sentences",
+        help="subtract the mean of the index's images or texts from each of them, and likewise for "
+        "the sentences",
     )
     parser.add_argument(
         "--mosaic",
@@ -123,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("projection.png"),
         metavar="FILE",
-        help="output .png file, or .jpg for a mosaic [%(default)s]",
+        help="output .png file; a mosaic may be a .jpg file, too [%(default)s]",
     )
 
 
@@ -288,7 +289,9 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.index is None and arguments.texts is None:
         raise InputError("there is nothing to draw; pass an index, or sentences with --texts")
     if arguments.topics is not None and not 1 <= arguments.topics <= MAX_GROUPS:
-        raise InputError(f"--topics must be between 1 and {MAX_GROUPS}, got {arguments.topics}")
+        raise InputError(
+            f"--topics (or --clusters) must be between 1 and {MAX_GROUPS}, got {arguments.topics}"
+        )
     if arguments.limit < 1:
         raise InputError(f"--limit must be at least 1, got {arguments.limit}")
     if not 0 <= arguments.seed < 2**32:
@@ -297,7 +300,8 @@ def _check(arguments: argparse.Namespace) -> None:
     output, is_mosaic = arguments.output, arguments.mosaic is not None
     allowed = SUFFIXES if is_mosaic else (".png",)
     if output.suffix.lower() not in allowed or output.is_dir():
-        raise InputError(f"--output must be a {' or '.join(allowed)} file, got {output}")
+        what = f"the directory {output}" if output.is_dir() else output
+        raise InputError(f"--output must be a {' or '.join(allowed)} file, got {what}")
 
 
 def _check_combination(arguments: argparse.Namespace) -> None:
@@ -321,7 +325,7 @@ def _check_combination(arguments: argparse.Namespace) -> None:
     }
     for other, is_given in grouped.items():
         if is_given and arguments.topics is not None:
-            raise InputError(f"--topics has no effect with {other}; omit --topics")
+            raise InputError(f"--topics (or --clusters) has no effect with {other}; omit it")
     needs_model = arguments.mosaic is None or arguments.labels or arguments.diversity
     if arguments.checkpoint is not None and not needs_model:
         raise InputError(

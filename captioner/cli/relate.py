@@ -20,7 +20,7 @@ NOTE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} IMAGE TEXT --checkpoint RUN [option...]"
-    parser.add_argument("image", metavar="IMAGE", help="file or URL of an image")
+    parser.add_argument("image", metavar="IMAGE", help="image file")
     parser.add_argument("text", metavar="TEXT", help="one or more sentences, or - for stdin")
     parser.add_argument(
         "--checkpoint",
@@ -33,13 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spatial",
         type=Path,
         metavar="RUN",
-        help="run trained with --system spatial, by which words in the image are marked",
+        help="run trained with --system spatial, which marks the words that the image shows",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="FLOAT",
-        help=f"score from which the image supports a word [{SUPPORTED}]",
+        help=f"minimum score of a word that is marked as supported [{SUPPORTED}]",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
@@ -51,8 +51,10 @@ def run(arguments: argparse.Namespace) -> None:
     threshold = SUPPORTED if arguments.threshold is None else arguments.threshold
     if not 0 <= threshold <= 1:
         raise InputError(f"--threshold must be from 0 to 1, got {threshold}")
-    if arguments.threshold is not None and (arguments.json or not arguments.spatial):
-        raise InputError("--threshold marks printed words; pass --spatial, and omit --json")
+    if arguments.threshold is not None and not arguments.spatial:
+        raise InputError("--threshold has no effect without --spatial; pass --spatial or omit it")
+    if arguments.threshold is not None and arguments.json:
+        raise InputError("--threshold has no effect with --json; omit one of them")
     text = sys.stdin.read() if arguments.text == "-" else arguments.text
     from ..data.images import load_image
     from ..linker import Linker

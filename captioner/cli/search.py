@@ -123,11 +123,9 @@ def run(arguments: argparse.Namespace) -> None:
         for hit in hits:
             print(f"{hit.score:.3f}\t{hit.item.encode('utf-8', 'replace').decode()}")
     if arguments.html:
-        scores = "scores" if layers else "cosine similarities"
-        if options.rerank:
-            scores = f"scores, re-ranked by {' + '.join(map(str, options.rerank))}"
+        models = f", re-ranked by {' + '.join(map(str, options.rerank))}" if options.rerank else ""
         count = f"{len(hits)} of {len(index):,} {index.kind}"
-        note = f"The best {count} in {directory}, with their {scores}."
+        note = f"The best {count} in {directory}, with their scores{models}."
         _write_page(arguments.html, described, query, note, hits, index.kind)
         console.note(f"page: {arguments.html}")
 
@@ -157,7 +155,7 @@ def _read_options(arguments: argparse.Namespace) -> RerankOptions:
     values = {name: getattr(arguments, name) for name in option_names(RerankOptions)}
     options = from_named(RerankOptions, {k: v for k, v in values.items() if v is not None})
     if arguments.cache is not None and not options.rerank:
-        raise InputError("--cache needs --rerank")
+        raise InputError("--cache has no effect without --rerank; omit it")
     if arguments.paint and options.rerank:
         raise InputError("--paint and --rerank cannot be combined; omit one of them")
     if arguments.paint and arguments.approximate:

@@ -120,7 +120,7 @@ def read_config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train a model; the suggested command for a longer run reuses the arguments."""
+    """Train a model; the command that is suggested for a longer run repeats `arguments.words`."""
     config = read_config(arguments)
     from ..training.run import run_training
 

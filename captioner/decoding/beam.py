@@ -22,9 +22,9 @@ def beam_search(
 
     Each step takes the best 2K continuations of an image. Those that end and rank among the
     first K compete for the K finished slots; the best K of the others remain live. The
-    back-pointers are followed once, after the last step. An image is done when no live hypothesis
-    can overtake the last requested finished one: log-probabilities are at most 0, so the score of a
-    live hypothesis is at most its current sum / max_length ** length_penalty.
+    back-pointers are followed once, after the last step. Decoding stops when, for every image, no
+    live hypothesis can overtake the last requested finished one: log-probabilities are at most 0,
+    so the score of a live hypothesis is at most its current sum / max_length ** length_penalty.
     """
     images, beams, max_length = len(features), options.beams, options.max_length
     penalty, device = options.penalty, features.device
@@ -66,8 +66,9 @@ def _extend(
     """Extend the live hypotheses by one token.
 
     live (B, K): log-probability of each hypothesis so far. log_probs (B, K, V): log-probability of
-    each next token. Returns the new live sums (B, K), the indices (B, K) of their last tokens in
-    K*V, and the updated finished hypotheses.
+    each next token. step: number of earlier steps. penalty: exponent of the length in scores.
+    Returns the new live sums (B, K), the indices (B, K) of their last tokens in K*V, and the
+    updated finished hypotheses.
     """
     beams, vocabulary = log_probs.shape[1:]
     totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)

@@ -47,7 +47,7 @@ def decode(model: Generator, features: Tensor, options: DecodingOptions) -> list
     """Return `num_captions` captions per image of `features` (B, D, h, w), best first.
 
     Beam search returns distinct captions, so it returns fewer if the options do not allow that
-    many.
+    many. With `consensus`, the captions most similar to samples come first.
     """
     with torch.inference_mode():
         if options.consensus:
@@ -136,6 +136,8 @@ def caption_batches(
 
     batches: indices into the source. They determine how many images are decoded together;
     `settings.batch_size` is ignored. Yields each batch and the captions of its images, best first.
+    The model's mode is restored at the end. Raises InputError for an image that cannot be loaded,
+    if the source does, and if memory is insufficient.
     """
     device = device_of(model)
     loaded = load_ahead(source.load, batches, settings.workers, pin=device.type == "cuda")
@@ -144,8 +146,11 @@ def caption_batches(
     try:
         for batch, values in zip(batches, loaded, strict=True):
             tried = f"decoding {len(batch)} images together on {device} in {settings.precision}"
+            smaller = (
+                "batch size or beam size" if settings.options.method == "beam" else "batch size"
+            )
             with (
-                memory_advice(tried, "pass a smaller batch size or beam size"),
+                memory_advice(tried, f"pass a smaller {smaller}"),
                 torch.inference_mode(),
             ):
                 features = values.to(device, non_blocking=True).float()

@@ -85,7 +85,7 @@ def collect_hypotheses(
 
 
 def expected_steps(options: DecodingOptions, hypotheses: int) -> int:
-    """Estimate the number of tokens per image.
+    """Estimate the number of tokens that a number of hypotheses for one image will have together.
 
     Captions are assumed to have half the maximum length, or the minimum length if that is larger.
     """

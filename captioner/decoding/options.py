@@ -85,20 +85,12 @@ class DecodingOptions:
 
     def _check_method(self) -> None:
         """Raise InputError for options that the method does not support."""
-        shaped = self.temperature != 1 or self.top_k is not None or self.top_p is not None
-        if self.method != "sample" and (shaped or self.seed is not None):
+        self._require("sample", "temperature", "top_k", "top_p", "seed")
+        self._require("beam", "beam_size", "length_penalty", "consensus")
+        if self.consensus and self.beams == 1:
             raise InputError(
-                "temperature, top_k, top_p and seed require method 'sample', "
-                f"got method {self.method!r}"
-            )
-        if self.method != "beam" and (self.length_penalty, self.beam_size) != (None, None):
-            raise InputError(
-                f"beam_size and length_penalty require method 'beam', got method {self.method!r}"
-            )
-        if self.consensus and (self.method != "beam" or self.beams == 1):
-            raise InputError(
-                "consensus requires method 'beam' and a beam_size of at least 2, "
-                f"got method {self.method!r} and beam_size {self.beam_size}"
+                "consensus requires a beam_size of at least 2, got 1; raise beam_size or omit "
+                "consensus"
             )
         if self.method == "beam" and self.num_captions > self.beams:
             raise InputError(
@@ -108,6 +100,15 @@ class DecodingOptions:
             raise InputError(
                 f"greedy decoding returns one caption, got num_captions {self.num_captions}; "
                 "use method 'sample' or 'beam'"
+            )
+
+    def _require(self, method: str, *names: str) -> None:
+        """Raise InputError if any named option is not its default and the method is another."""
+        given = [name for name in names if getattr(self, name) != getattr(type(self), name)]
+        if given and self.method != method:
+            raise InputError(
+                f"{' and '.join(given)} require{'s' * (len(given) == 1)} method {method!r}, got "
+                f"method {self.method!r}; change the method or omit {' and '.join(given)}"
             )
 
     @property
@@ -121,7 +122,7 @@ class DecodingOptions:
         return LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
 
     def describe(self) -> str:
-        """Return the options in effect as one line, including the defaults of beam search."""
+        """Return the options that affect the captions as one line, with beam search's defaults."""
         values = to_dict(self)
         if self.method == "beam":
             values |= {"beam_size": self.beams, "length_penalty": self.penalty}

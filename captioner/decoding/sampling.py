@@ -62,8 +62,8 @@ def _generate_steps(
     """Yield, for each step, the indices (R,) of the active rows, their tokens, scores and maps.
 
     The tokens (R,) were chosen from the scores (R, V); the maps are (R, h, w), or None. Rows that
-    have ended produce padding, and are dropped as soon as at least half the rows of every image
-    have ended.
+    have ended produce padding, and are dropped when a check (see `should_sync`) finds that at least
+    half the rows of every image have ended.
     """
     images, per_image = len(features), options.num_captions
     rows = torch.arange(images * per_image, device=features.device)
@@ -95,9 +95,10 @@ def _generate_steps(
 def _active_rows(ended: Tensor, running: int) -> Tensor:
     """Return the indices of the rows to keep.
 
-    ended (B, K): whether each row has ended. running: largest number of unfinished rows of any
-    image. Every image keeps the same number of rows, the unfinished ones first. That number is K,
-    halved as often as `running` allows, so that compiled steps and CUDA graphs need few sizes.
+    ended (B, K): whether each of the K active rows of an image has ended. running: largest number
+    of unfinished rows of any image. Every image keeps the same number of rows, the unfinished ones
+    first. That number is K, halved as often as `running` allows, so that compiled steps and CUDA
+    graphs need few sizes.
     """
     keep = ended.shape[1]
     while keep // 2 >= running:

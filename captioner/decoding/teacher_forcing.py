@@ -16,7 +16,7 @@ from .hypothesis import Generator
 from .options import DecodingOptions
 
 ROWS = 256  # maximum number of captions that `score_pairs` scores at once
-PIECE = 32  # captions of one image that are scored together; others have a different length
+PIECE = 32  # maximum number of captions in a piece; those of larger ones would vary more in length
 
 
 def score_captions(
@@ -78,7 +78,11 @@ def score_pairs(
 
 
 def _batches(pairs: np.ndarray, lengths: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yield batches of pieces; a piece is an array of indices of pairs that share an image."""
+    """Yield batches of pieces; padded to the size of the largest, they have at most ROWS pairs.
+
+    A piece is an array of indices of at most PIECE pairs that share an image. lengths: number of
+    tokens of each caption, by which the pairs of an image and the pieces of equal size are sorted.
+    """
     order = np.lexsort((lengths[pairs[:, 1]], pairs[:, 0]))
     ends = np.flatnonzero(np.diff(pairs[order, 0])) + 1
     pieces = [

@@ -73,9 +73,10 @@ def data_source(
 def load_split(
     options: EvaluationOptions, config: Mapping[str, Any], split: str
 ) -> tuple[CaptionData, list[str] | None]:
-    """Load the data and the model's training captions; the captions are None if unavailable.
+    """Load the data and the model's training captions.
 
-    Corrupt images in the split are handled as in training.
+    The captions are None if image ids, splits or captions differ from the training data's. Corrupt
+    images in the split are handled as in training.
     """
     path, format = data_source(config, options.data, options.format)
     on_error = config["data"].get("on_error", "stop")

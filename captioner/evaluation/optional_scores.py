@@ -1,4 +1,4 @@
-"""Scores that need more than captions and references: CLIPScore by a given CLIP, and SPICE."""
+"""Scores on request that need more than captions and references: CLIPScore and SPICE."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ from ..models.linking.clip import ClipEmbedding
 
 
 def load_clip(path: Path, device: str | None) -> Linker:
-    """Load a saved CLIP or SigLIP model; raise InputError for any other model."""
+    """Load a saved CLIP or SigLIP model; raise InputError for any other, or if loading fails."""
     linker = Linker.from_pretrained(path, device)
     if not isinstance(linker.model, ClipEmbedding):
         raise InputError(
-            f"CLIPScore needs a CLIP or SigLIP model, but {path} is another linking model; save "
-            "one with Linker.save_pretrained"
+            f"CLIPScore needs a CLIP or SigLIP model, but {path} is another linking model; pass "
+            "--clip with a directory that Linker.save_pretrained wrote"
         )
     return linker
 
@@ -27,9 +27,10 @@ def load_clip(path: Path, device: str | None) -> Linker:
 def clip_scores(
     linker: Linker, examples: Sequence[Example], captions: Mapping[int | str, str]
 ) -> dict[str, float]:
-    """Return the mean CLIPScore and RefCLIPScore of captions, 0-250 and 0-142, by name.
+    """Return the mean CLIPScore (0-250) and RefCLIPScore (0-143) of captions, by name.
 
-    captions: by the ids of the examples; an empty caption scores 0.
+    captions: by the ids of the examples; an empty caption scores 0. Raises InputError for an image
+    that cannot be read.
     """
     images = linker.encode_images([example.path for example in examples])
     texts = [captions[example.id] for example in examples]

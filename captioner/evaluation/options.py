@@ -81,7 +81,7 @@ class ScoringOptions:
     tokenizer: str | Callable[[str], Sequence[str]] | None = option(
         None, "tokenizer: words, characters or module:function [the model's, or words]"
     )
-    clip: Path | None = option(None, "saved CLIP model: also compute CLIPScore")
+    clip: Path | None = option(None, "saved CLIP or SigLIP model: also compute CLIPScore")
     spice: bool = option(False, "also compute SPICE; needs Java 8")
     bootstrap: int = option(0, "number of bootstrap samples for 95 %% intervals")
     compare: Path | None = option(None, "file of captions of the same images, to compare with")

@@ -36,7 +36,7 @@ def resample(scores: Scores, samples: int, seed: int = SEED) -> dict[str, np.nda
     Raises InputError if samples is below 1.
     """
     if samples < 1:
-        raise InputError(f"number of bootstrap samples must be at least 1, got {samples}")
+        raise InputError(f"samples must be at least 1, got {samples}")
     statistics = scores.statistics.values()
     generator, images = np.random.default_rng(seed), len(scores.ids)
     counts = np.concatenate([each.counts for each in statistics], axis=1)
@@ -54,7 +54,10 @@ def resample(scores: Scores, samples: int, seed: int = SEED) -> dict[str, np.nda
 
 
 def intervals(scores: Scores, samples: int, seed: int = SEED) -> dict[str, Interval]:
-    """Compute the percentile interval of each corpus score (Efron 1979)."""
+    """Compute the percentile interval of each corpus score (Efron 1979).
+
+    Samples and errors are as in `resample`.
+    """
     resampled = resample(scores, samples, seed)
     return {name: _interval(value, resampled[name]) for name, value in scores.corpus.items()}
 
@@ -65,13 +68,13 @@ def differences(
     """Subtract the baseline's scores, and compute intervals of the differences.
 
     Both systems are scored on the same samples of images: this is the paired bootstrap (Koehn 2004,
-    section 4). The baseline must have all scores that `scores` has. Raises InputError unless both
-    are scores of the same images in the same order.
+    section 4). The baseline must have all scores that `scores` has. Raises InputError if `samples`
+    is below 1, and unless both are scores of the same images in the same order.
     """
     if scores.ids != baseline.ids:
         raise InputError(
-            "paired differences require scores of the same images in the same order; score both "
-            "systems on the same images"
+            "paired differences require scores of the same images in the same order; pass both "
+            "systems' captions in the same order of images"
         )
     left, right = (resample(each, samples, seed) for each in (scores, baseline))
     values = baseline.corpus

@@ -61,11 +61,12 @@ def statistics(
     training: Iterable[str] | None = None,
     tokenizer: Tokenizer = WORDS,
 ) -> Statistics:
-    """Compute the statistics of captions; the arguments are those of `captions.compute_scores`.
+    """Compute the statistics of captions.
 
-    training: captions that the model was trained on. A caption is not novel if its letters and
-    digits equal those of a training caption, regardless of case, spaces and punctuation. Raises
-    InputError in the same cases as `captions.compute_scores`.
+    captions, references, tokenizer: as in `captions.compute_scores`. training: captions that the
+    model was trained on. A caption is not novel if its letters and digits equal those of a training
+    caption, regardless of case, spaces and punctuation. Raises InputError as
+    `captions.split_corpus` does.
     """
     from nltk.translate.bleu_score import brevity_penalty, closest_ref_length
 

@@ -125,7 +125,7 @@ def compute_scores(
 
     metrics: names from METRICS or SCORES; None selects all, METEOR only if Java works. Raises
     InputError if captions and references are empty or cover different images, if an image has no
-    references, or if a requested metric cannot be computed.
+    references, or if a requested metric is unknown or cannot be computed.
     """
     hypotheses, split_references = split_corpus(captions, references, tokenizer)
     selected = tuple(METRICS) if metrics is None else select_metrics(metrics)
@@ -185,7 +185,9 @@ def select_metrics(names: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in names if name.lower() not in metric_of]
     if unknown or not names:
         problem = (
-            f"unknown metrics {', '.join(map(repr, unknown))}" if unknown else "no metrics selected"
+            f"unknown metric{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
+            if unknown
+            else "no metrics selected"
         )
         raise InputError(f"{problem}; choose from {', '.join(METRICS)}")
     selected = {metric_of[name.lower()] for name in names}
@@ -225,7 +227,8 @@ def split_corpus(
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
     """Split captions and references into words, both in the order of the captions.
 
-    Raises InputError if they are empty or cover different images, or if an image has no references.
+    Raises InputError if they are empty or cover different images, or if the references of an image
+    are missing or not a list.
     """
     uncaptioned = [id for id in references if id not in captions]
     unreferenced = [id for id in captions if id not in references]

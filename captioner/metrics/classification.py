@@ -60,7 +60,7 @@ def label_scores(scores: np.ndarray, targets: np.ndarray, names: Sequence[str]) 
 
     scores (I, L): higher for images that are more likely to have a label. targets (I, L): whether
     an image has a label. Labels of fewer than MIN_POSITIVES images are left out. Raises InputError
-    if the shapes do not match.
+    if the shapes do not match, or if a score of any other label is not finite.
     """
     if scores.shape != targets.shape or scores.shape[1:] != (len(names),):
         raise InputError(

@@ -12,7 +12,8 @@ PROMPT = "A photo depicts "  # before each text
 def clip_score(images: np.ndarray, captions: np.ndarray) -> np.ndarray:
     """Return 100 * 2.5 * max(cos, 0) of each image with its caption (N,).
 
-    images, captions (N, E): unit rows; the captions were embedded with PROMPT.
+    images, captions (N, E): unit rows; the captions were embedded with PROMPT before them. The row
+    of an empty caption is 0, and so is its score.
     """
     cosines = np.einsum("ne,ne->n", images.astype(np.float64), captions.astype(np.float64))
     scores: np.ndarray = 100 * WEIGHT * cosines.clip(0)
@@ -25,7 +26,7 @@ def ref_clip_score(
     """Return the harmonic mean (N,) of CLIPScore and 100 * the best cosine with a reference.
 
     scores (N,): the result of `clip_score`. captions (N, E), references (R, E): unit rows.
-    image_of (R,): the index of each reference's image; every image has one.
+    image_of (R,): the index of each reference's image.
     """
     cosines = np.einsum("re,re->r", references.astype(np.float64), captions[image_of])
     best = np.zeros(len(scores))

@@ -1,4 +1,4 @@
-"""Scores of predicted classes: accuracy, macro F1 and confusion, with bootstrap intervals.
+"""Scores of predicted classes: accuracy with a bootstrap interval, macro F1 and confusion.
 
 Shapes: N items, L classes, M bootstrap samples.
 """
@@ -17,7 +17,7 @@ SAMPLES = 1000
 
 @dataclass(frozen=True, eq=False)
 class ClassScores:
-    """True and predicted classes of N items.
+    """True and predicted classes of N items, and their scores.
 
     truth, predicted (N,): indices of classes. groups (N,): items of the same group, such as texts
     of the same image, are resampled together. classes: names of the L classes.
@@ -43,7 +43,7 @@ class ClassScores:
 
     @property
     def recalls(self) -> np.ndarray:
-        """The share (L,) of each true class that is predicted; nan for classes without items."""
+        """The share (L,) of each class's items that are predicted as it; nan without items."""
         totals = self.confusion.sum(1)
         shares: np.ndarray = self.confusion.diagonal() / np.where(totals, totals, np.nan)
         return shares
@@ -62,18 +62,25 @@ class ClassScores:
         return _interval(self.accuracy, _resample(self.truth == self.predicted, self.groups))
 
     def difference(self, baseline: "ClassScores") -> Interval:
-        """Return the accuracy less that of the baseline, from paired samples of groups.
+        """Return the accuracy minus that of the baseline, with its interval.
 
-        Raises InputError unless both are scores of the same items.
+        The interval is as in `interval`; both accuracies are computed on the same samples of
+        groups. Raises InputError if the true classes of the baseline's items differ.
         """
         if not np.array_equal(self.truth, baseline.truth):
-            raise InputError("paired differences need scores of the same items in the same order")
+            raise InputError(
+                "paired differences need scores of the same items in the same order, but the true "
+                "classes differ; score both on the same items"
+            )
         right = (self.truth == self.predicted).astype(float)
         gained = right - (baseline.truth == baseline.predicted)
         return _interval(self.accuracy - baseline.accuracy, _resample(gained, self.groups))
 
     def describe(self) -> str:
-        """Return the confusion matrix and the recalls as lines of text, true classes in rows."""
+        """Return the confusion matrix and the recalls as lines of text, true classes in rows.
+
+        Classes without items have no row.
+        """
         width = max(6, *(len(name) + 1 for name in self.classes))
         head = "".join(f"{name:>{width}}" for name in self.classes)
         lines = [f"{'true, predicted':18}{head}{'recall':>9}"]
@@ -87,7 +94,7 @@ class ClassScores:
 def majority(truth: np.ndarray, groups: np.ndarray, classes: Sequence[str]) -> ClassScores:
     """Return the scores of predicting, for all items, the class that is most frequent among them.
 
-    The lowest index is taken of classes that are equally frequent.
+    Of equally frequent classes, the one with the lowest index is predicted.
     """
     most = np.bincount(truth, minlength=len(classes)).argmax()
     return ClassScores(truth, np.full_like(truth, most), groups, tuple(classes))

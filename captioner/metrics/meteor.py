@@ -1,7 +1,7 @@
 """METEOR 1.5: counts from its Java program, and the score computed from them.
 
-The program is the jar file that comes with pycocoevalcap; it is run once per corpus. Nothing else
-in the library needs Java.
+The program is the jar file that comes with pycocoevalcap; it is run once per corpus. Only METEOR
+and SPICE need Java.
 
 Shapes: N images, K counts.
 """
@@ -116,8 +116,9 @@ def run_guarded(
 ) -> tuple[int, bytes, bytes]:
     """Run a command and return its exit status, output and errors.
 
-    The command and its child processes are killed on a timeout or an interrupt, and if this process
-    is killed.
+    requests: the input of the command. timeout: in seconds. The command and its child processes are
+    killed on a timeout, which raises subprocess.TimeoutExpired, on an interrupt, and if this
+    process is killed.
     """
     pipe = subprocess.PIPE
     guarded = [sys.executable, "-I", "-S", "-c", GUARD, str(os.getpid()), *command]

@@ -1,6 +1,6 @@
 """Precision at K and average precision of a ranking, computed from scores.
 
-Shapes: I images, Q queries.
+Shapes: I images.
 """
 
 import numpy as np

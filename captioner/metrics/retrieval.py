@@ -72,7 +72,7 @@ class RetrievalScores:
         )
 
     def describe(self) -> str:
-        """The scores as lines of text: one per direction, one for rsum and one for the protocol."""
+        """Return the scores as lines of text: one per direction, then rsum and the protocol."""
         numbers, chance = self.numbers, self.chance
         lines = []
         for direction, title in DIRECTIONS.items():

@@ -1,4 +1,4 @@
-"""SPICE, computed by the Java program that comes with pycocoevalcap; it needs Java 8.
+"""SPICE, computed by the program that comes with pycocoevalcap, which needs Java 8.
 
 Anderson et al. 2016. The program parses sentences, which takes about a second per image at first.
 """
@@ -51,8 +51,8 @@ def _candidates() -> Iterator[str]:
 def spice(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """Return SPICE of each caption, 0-100: the F-score of its scene graph's tuples.
 
-    The corpus score is the mean. Raises InputError if Java 8 or the parser's files are missing, or
-    if the program fails.
+    It is 0 where the program computes NaN. The corpus score is the mean. Raises InputError if
+    Java 8 or the parser's files are missing, or if the program fails or times out.
     """
     java = find_java_8()
     package = find_spec("pycocoevalcap")
@@ -61,8 +61,9 @@ def spice(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     directory = Path(package.submodule_search_locations[0], "spice")
     if not list(directory.glob("lib/stanford-corenlp-*.jar")):
         raise InputError(
-            "SPICE needs Stanford CoreNLP 3.6.0, which pycocoevalcap downloads: python -c 'from "
-            "pycocoevalcap.spice import get_stanford_models as g; g.get_stanford_models()'"
+            f"SPICE needs Stanford CoreNLP 3.6.0, which is missing in {directory}; to download it, "
+            "run python -c 'from pycocoevalcap.spice import get_stanford_models as g; "
+            "g.get_stanford_models()'"
         )
     rows = [
         {"image_id": i, "test": text, "refs": list(own)}

@@ -27,9 +27,9 @@ class Access:
     hosts: host names and addresses that requests may use for the service, in addition to localhost,
     127.0.0.1 and ::1; "*" allows any. Other hosts are refused, because a web page could otherwise
     reach a local service under the page's host name (DNS rebinding). token: bearer token that
-    requests for captions, searches, indexes, thumbnails and metrics must send, at least 16
-    printable ASCII characters without spaces; None requires no token. Raises InputError for a token
-    that is too short or contains other characters.
+    requests for /api/... and /metrics must send, at least 16 printable ASCII characters without
+    spaces; None requires no token. Raises InputError for a token that is too short or contains
+    other characters.
     """
 
     hosts: tuple[str, ...] = ()
@@ -103,7 +103,10 @@ def read_token(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the token file {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(
+            f"the token file {path} cannot be read: {reason}; pass --token-file with another file"
+        ) from error
 
 
 def token_check(
@@ -127,7 +130,7 @@ def token_check(
         sent = given.credentials if given else ""
         if not secrets.compare_digest(sent.encode(), token.encode()) and not exempt(request):
             what = "the token is wrong" if sent else "a token is required"
-            message = f"{what}: send the header Authorization: Bearer TOKEN"
+            message = f"{what}; send the header Authorization: Bearer TOKEN"
             raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
 
     return (Depends(check),)

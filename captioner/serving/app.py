@@ -163,7 +163,7 @@ def create_app(
 
 
 def _spatial_linker(collections: Sequence[Collection]) -> Linker | None:
-    """Return the model of the first index that was written with a spatial model."""
+    """Return the model of the first index that was written with a spatial one; None without one."""
     linkers = (each.linker for each in collections)
     return next((each for each in linkers if isinstance(each.model, SpatialEmbedding)), None)
 
@@ -328,7 +328,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
                 what = "captioning" if request.url.path == CAPTION else "the request"
                 return reply(504, f"{what} took longer than {limits.timeout:g} seconds; try again")
             case ClientDisconnect():  # the client will not receive this
-                return reply(400, "the connection was closed before the image was complete")
+                return reply(400, "the connection was closed before the request was complete")
         return reply(422, str(error))
 
     for kind in (

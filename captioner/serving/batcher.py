@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")  # an image, or the query of a search
+Item = TypeVar("Item")  # an image, or a function that does the work of a request
 Options = TypeVar("Options")
 Result = TypeVar("Result")
 

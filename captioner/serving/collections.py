@@ -39,8 +39,8 @@ class SearchRequest:
 
     query: terms as on the command line, except that image:NAME names an image of the collection;
     may be empty. image: the vector (E,) of an uploaded image, which becomes the first term, or
-    None. Without terms, the hits are all rows in order. offset: number of hits to skip. limit:
-    maximum number of hits. layers: the layers of a painted search, which is scored as by
+    None. Without terms and layers, the hits are all rows in order. offset: number of hits to skip.
+    limit: maximum number of hits. layers: the layers of a painted search, which is scored as by
     `Index.paint`; empty for other searches.
     """
 
@@ -59,7 +59,7 @@ class Collection:
     """
 
     def __init__(self, name: str, directory: Path, linker: Linker, weights: str) -> None:
-        """Open an index; raise InputError if it was written with other weights."""
+        """Open an index; raise InputError if it is damaged or was written with other weights."""
         self.name, self.linker, self.weights = name, linker, weights
         self._directory = directory
         self._lock = threading.Lock()
@@ -103,8 +103,8 @@ class Collection:
         """Return the hits of a search as JSON; `search_schemas` describes the keys.
 
         sign: function that returns the URL of a row's thumbnail, given the row and its line.
-        Raises InputError for an invalid query, and for a painting if the index has no regions;
-        Damaged if the index cannot be read.
+        Raises InputError for an invalid query, for unknown words, and for a painting if the index
+        has no regions; Damaged if the index cannot be read.
         """
         return self.read(lambda snapshot: self._search(snapshot, request, sign))
 
@@ -161,7 +161,8 @@ class Collection:
         names = dict.fromkeys(term.text for term in terms if term.is_image)
         if len(names) > MAX_IMAGES:
             raise InputError(
-                f"the query contains {len(names)} images; at most {MAX_IMAGES} are accepted"
+                f"the query contains {len(names)} images; at most {MAX_IMAGES} are accepted; omit "
+                "some of them"
             )
         found = {}
         for name in names:
@@ -181,7 +182,10 @@ class Collection:
         named: Mapping[str, int],
         request: SearchRequest,
     ) -> tuple[list[int], Sequence[float | None]]:
-        """Return the rows of the hits and their scores; without terms, all rows and no scores."""
+        """Return the rows of the hits and their scores.
+
+        Without terms, an uploaded image and layers, these are rows in order, whose scores are None.
+        """
         matrix = snapshot.files.rows
         last = min(request.offset + request.limit, len(matrix), MAX_HITS)
         if not terms and request.image is None and not request.layers:
@@ -243,7 +247,7 @@ class Collection:
 
 
 def describe_index(name: str, snapshot: Snapshot) -> dict[str, Any]:
-    """Return the name, kind and size of an index as JSON; `search_schemas` describes the keys."""
+    """Return the description of an index as JSON; `search_schemas` describes the keys."""
     has_regions = snapshot.index.has_regions
     labels = snapshot.index.linker.known_labels.names if has_regions else ()
     return {

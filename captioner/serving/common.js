@@ -15,7 +15,8 @@ function access() {
 
 /** Return the message of an error of `fetch` or of the service as a sentence. */
 function sentence(error) {
-  return error instanceof TypeError ? SILENT : `${error.message[0].toUpperCase()}${error.message.slice(1)}.`;
+  if (error instanceof TypeError) return SILENT;
+  return `${error.message[0].toUpperCase()}${error.message.slice(1)}${/[.?]$/.test(error.message) ? "" : "."}`;
 }
 
 const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;

@@ -21,9 +21,10 @@ MAX_BYTES = 2**28  # of stored logits
 class LabelledIndex(Index):
     """An Index that computes `label_logits` once for each label, and `diversity` once.
 
-    A stroke of a painting changes the cells of a label whose maps are already known. At most
-    `max_bytes` of logits are stored, in main memory; those that were not used for longest are
-    dropped. More labels than that are computed as by `Index`. Several threads may use it.
+    Successive strokes of a painting have the same labels, so only the first search computes maps.
+    At most `max_bytes` of logits are stored, in main memory; the least recently used ones are
+    dropped. Maps of more labels than fit are computed each time, as by `Index`. Several threads may
+    use it.
     """
 
     def __init__(self, files: IndexFiles, linker: Linker, max_bytes: int = MAX_BYTES) -> None:
@@ -41,7 +42,7 @@ class LabelledIndex(Index):
     def label_logits(self, labels: str | Sequence[str]) -> Iterator[Tensor]:
         """Yield the logits (N, L, h, w) of the maps of labels, in one block if they can be stored.
 
-        Otherwise, they are yielded as by `Index`.
+        Otherwise, they are yielded in several blocks, as by `Index`. Errors are as in `Index`.
         """
         labels = [labels] if isinstance(labels, str) else list(labels)
         if not 0 < len(set(labels)) <= self._capacity:
@@ -63,7 +64,7 @@ class LabelledIndex(Index):
         yield torch.stack(found, 1).to(self.linker.device)
 
     def diversity(self) -> np.ndarray:
-        """Return how much the regions of each image differ, as `Index.diversity` does."""
+        """Return the variance of each image's region embeddings (N,), as `Index.diversity` does."""
         with self._lock:
             if self._diversity is None:
                 self._diversity = super().diversity()

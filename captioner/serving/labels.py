@@ -21,8 +21,9 @@ def label_image(
 ) -> dict[str, Any]:
     """Return the `limit` labels that an image is most likely to show, with their probabilities.
 
-    labels: words, phrases or sentences; none for the labels of the training data. Raises InputError
-    for unknown words, and for a model that is not spatial. `spatial_schemas` describes the keys.
+    labels: words, phrases or sentences; if there are none, the labels of the training data. Raises
+    InputError for unknown words, and for a model that is not spatial. `spatial_schemas` describes
+    the keys.
     """
     spatial(linker.model)
     names = list(dict.fromkeys(labels or linker.known_labels.names))
@@ -35,7 +36,7 @@ def label_image(
 def localize_labels(linker: Linker, image: Image.Image, labels: Sequence[str]) -> dict[str, Any]:
     """Return the probabilities of labels, and the maps (h, w) of where in an image they are.
 
-    Arguments and errors are as in `label_image`; there must be a label.
+    Arguments and errors are as in `label_image`, but at least one label is required.
     """
     encoder = spatial(linker.model).encoder
     names = list(dict.fromkeys(labels))

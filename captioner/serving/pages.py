@@ -19,7 +19,7 @@ def add_pages(app: "FastAPI", *, captions: bool, search: bool, relations: bool) 
 
     captions: whether the service has a captioner. search: whether it has indexes. relations:
     whether it has a relation model. The start page is the search page if there is one, otherwise
-    the page of captions if there is one.
+    the page of captions if there is one, otherwise the page of relations.
     """
     pages = {"/docs": "docs.html"}
     if relations:
@@ -35,9 +35,9 @@ def add_pages(app: "FastAPI", *, captions: bool, search: bool, relations: bool) 
 
 
 def read_page(name: str) -> str:
-    """Return a page as text, with the files that its comments include in place of them.
+    """Return a page as text, in which the files that it includes replace its include comments.
 
-    The comments are `/* include FILE */` and `<!-- include FILE -->`.
+    These comments are `/* include FILE */` and `<!-- include FILE -->`.
     """
     folder = resources.files(__package__)
 

@@ -25,10 +25,11 @@ DIGITS = 5  # of positions, which are numbers near 1
 
 @dataclass(frozen=True)
 class ProjectionRequest:
-    """What to place the rows of an index by.
+    """What determines the positions of the rows of an index.
 
     method: "labels", as in `project_labels`, or "pca" for principal components; labels are then
-    only groups. limit: maximum number of points; more rows are sampled.
+    only groups. diversity: as in `project_labels`. limit: maximum number of points; if there are
+    more rows, some are sampled.
     """
 
     method: str = "labels"
@@ -88,7 +89,10 @@ def _project(
 
 
 def _components(snapshot: Snapshot, chosen: np.ndarray, labels: Sequence[str]) -> LabelPlane:
-    """Place rows by their principal components, divided into groups by labels, if there are any."""
+    """Place rows by their principal components; labels, if there are any, divide them into groups.
+
+    chosen (N,): numbers of the rows.
+    """
     rows = np.asarray(snapshot.files.rows[chosen], np.float32)
     if not np.isfinite(rows).all():
         raise Damaged(f"{snapshot.files.directory}: a row is not finite")

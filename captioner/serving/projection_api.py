@@ -47,7 +47,7 @@ def add_projection(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -
     @app.get(
         ROWS,
         dependencies=require_token,
-        summary="Names and thumbnails of rows of an index",
+        summary="Get names and thumbnails, or texts, of rows of an index",
         responses={200: {"model": rows_model(), "description": "the rows"}, **errors},
     )
     async def rows(query: Annotated[RowsParameters, Query()]) -> Response:  # type: ignore[valid-type]

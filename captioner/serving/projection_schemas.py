@@ -25,7 +25,8 @@ def projection_parameters() -> "type[pydantic.BaseModel]":
         "labels",
         description="labels: one label is the first axis, two are both axes, and more are anchors "
         "on a circle; only for an index with has_regions. pca: the first two principal components "
-        "of the embeddings; labels then only divide the points into groups",
+        "of the embeddings; labels, which need an index with has_regions, then only divide the "
+        "points into groups",
     )
     diversity = Field(
         False,
@@ -50,7 +51,7 @@ def projection_parameters() -> "type[pydantic.BaseModel]":
 
 
 def projection_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the response of /api/projection, `projection.project_index`."""
+    """Build a pydantic model of the response of /api/projection, the result of `project_index`."""
     from pydantic import BaseModel, Field
 
     class ProjectedIndex(BaseModel):
@@ -63,15 +64,15 @@ def projection_model() -> "type[pydantic.BaseModel]":
         y: list[float] = Field(description="position of each point upwards")
         group: list[int] = Field(
             description="number of the label that each point shows most, from 0; -1 if no label "
-            "has a probability of 0.5"
+            "has a probability of at least 0.5"
         )
         labels: list[str] = Field(description="the labels")
         axes: list[str] | None = Field(
-            description="what x and y mean; null if the labels are anchors"
+            description="names of the x axis and the y axis; null if the labels are anchors"
         )
         anchors: list[list[float]] | None = Field(
-            description="position of each label on a circle, from which the points are at a "
-            "weighted mean; null unless there are three or more"
+            description="position of each label on a circle; each point is at a weighted mean of "
+            "these positions; null unless method is labels and there are three or more labels"
         )
 
     return ProjectedIndex
@@ -91,7 +92,7 @@ def rows_parameters() -> "type[pydantic.BaseModel]":
 
 
 def rows_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the response of /api/rows, `Collection.rows`."""
+    """Build a pydantic model of the response of /api/rows, the result of `Collection.rows`."""
     from pydantic import BaseModel, Field
 
     class Rows(BaseModel):

@@ -1,4 +1,4 @@
-"""The endpoint of relation models: how an image and a text relate, and the words it supports.
+"""The endpoint of relation models: how an image and a text relate, and words the image supports.
 
 FastAPI and pydantic are imported inside functions because the rest of the library works without
 them. Shapes: (h, w) grid.
@@ -31,7 +31,10 @@ def add_relations(
     searcher: Searcher,
     access: Access,
 ) -> None:
-    """Add /api/relate; linker: a spatial model, which finds the words that the image supports."""
+    """Add /api/relate.
+
+    linker: a spatial model, which finds the words that the image supports; None omits them.
+    """
     from fastapi import Query, Request, Response
 
     require_token = token_check(access.token)
@@ -83,7 +86,7 @@ def relate_text(
 
 
 def _support(linker: Linker, image: Image.Image, text: str) -> dict[str, Any]:
-    """Return the words that a spatial model knows, and the maps (h, w) of where they are."""
+    """Return the content words that a spatial model knows, their scores and their maps (h, w)."""
     scores = word_support(linker, image, text)
     maps = linker.label_maps(image, list(scores))[0] if scores else ()
     return {

@@ -37,7 +37,10 @@ FORM_ERROR = "a form must contain one file, named image; options belong in the q
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on a single request and on all requests together."""
+    """Limits on a single request and on all requests together.
+
+    The limit `queue` applies to requests for captions, and separately to all other requests.
+    """
 
     max_bytes: int = option(16 * 2**20, "maximum size of an image file in bytes", at_least=1)
     max_pixels: int = option(50_000_000, "maximum number of pixels in an image", at_least=1)
@@ -45,7 +48,7 @@ class Limits:
         10, "maximum value of beam_size and num_captions", at_least=BEAM_SIZE
     )
     max_words: int = option(
-        50, "maximum value of max_length", at_least=DecodingOptions().max_length
+        50, "maximum value of max_length and min_length", at_least=DecodingOptions().max_length
     )
     queue: int = option(128, "maximum number of unanswered requests", at_least=1)
     connections: int = option(256, "maximum number of open connections", at_least=1)
@@ -57,7 +60,11 @@ class Limits:
 
 
 def query_model(limits: Limits) -> "type[pydantic.BaseModel]":
-    """Build the query parameters from the fields of DecodingOptions, with help and bounds."""
+    """Build a pydantic model of the query parameters of /api/caption.
+
+    They are the fields of DecodingOptions, with their help and bounds; `limits`, MAX_ALTERNATIVES
+    and MAX_SAMPLES are the maxima of some.
+    """
     from pydantic import ConfigDict, Field, create_model
 
     maxima = {
@@ -132,8 +139,8 @@ def parse_body(content: bytes, model: "type[pydantic.BaseModel]") -> dict[str, A
 async def receive_image(request: "Request", limits: Limits) -> bytes:
     """Return the bytes of a request's image, which is the body or the only file in a form.
 
-    Raises HTTPException if the request does not contain an image or is too
-    large.
+    Raises HTTPException if the request does not contain an image, if its form cannot be read, or if
+    the image is too large.
     """
     from fastapi import HTTPException
 
@@ -236,8 +243,8 @@ def answer_model() -> "type[pydantic.BaseModel]":
         score: float = Field(description="log-probability of the caption, in nats")
         words: list[str] = Field(description="words of the caption")
         log_probs: list[float] = Field(
-            description="log-probability of each word, given the previous words, and of the end of "
-            "the caption, in nats"
+            description="log-probability of each word, given the previous words, in nats, and, "
+            "unless max_length truncated the caption, of its end"
         )
         dimmed: list[bool] = Field(
             description="for each word, whether it is a function word, such as a or of, which "
@@ -258,7 +265,7 @@ def answer_model() -> "type[pydantic.BaseModel]":
         )
         alternatives: list["Answer"] | None = Field(
             None,
-            description="the other captions, best first; missing if num_captions is 1",
+            description="the other captions, best first; missing if there are none",
         )
 
     return Answer

@@ -37,7 +37,7 @@ def search_parameters(*, with_image: bool) -> "type[pydantic.BaseModel]":
                 max_length=MAX_QUERY,
                 description=f"{QUERY_HELP}; these terms are added to the image"
                 if with_image
-                else f"{QUERY_HELP}; without query and image, the hits are all rows in order",
+                else f"{QUERY_HELP}; if query and image are empty, the hits are all rows in order",
             ),
         ),
         "index": index_field(),
@@ -124,10 +124,11 @@ def hit_model() -> "type[pydantic.BaseModel]":
         text: str | None = Field(description="the text; null for an image")
         term: str = Field(description="the hit written as a query term")
         score: float | None = Field(
-            description="cosine similarity to the query, from -1 to 1; null without a query and an "
-            "image. For a painted search, the sum over the layers of the painted mean of the "
-            "word's map, each from -1 to 1, and over the terms of weight times probability, or for "
-            "an image weight times cosine"
+            description="cosine similarity to the query, from -1 to 1, or the unbounded dot "
+            "product for a model trained with --similarity dot; null if there is neither a query "
+            "nor an image. For a painted search, the sum over the layers of the painted mean of "
+            "the word's map, each from -1 to 1, and over the terms of weight times probability, or "
+            "for an image weight times cosine"
         )
         thumbnail: str | None = Field(
             description="URL of a JPEG, relative to that of the service; null for a text"
@@ -137,7 +138,7 @@ def hit_model() -> "type[pydantic.BaseModel]":
 
 
 def hits_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the response of a search, `Collection.search`."""
+    """Build a pydantic model of the response of a search, the result of `Collection.search`."""
     from pydantic import BaseModel, Field
 
     class Term(BaseModel):
@@ -160,7 +161,7 @@ def hits_model() -> "type[pydantic.BaseModel]":
         total: int = Field(description=f"number of hits that can be requested, at most {MAX_HITS}")
         offset: int = Field(description="number of best hits that were skipped")
         hits: list[hit_model()] = Field(  # type: ignore[valid-type]
-            description="the hits, best first; without a query, in the order of the rows"
+            description="the hits, best first; rows in order if there is nothing to search for"
         )
 
     return Hits

@@ -47,7 +47,10 @@ class Searcher:
         self._readers = ThreadPoolExecutor(WORKERS, "search-reader")
 
     def find(self, name: str) -> Collection:
-        """Return the collection named `name`, or the first for ""; HTTPException 404 if missing."""
+        """Return the collection called `name`, or the first one for "".
+
+        Raises HTTPException with 404 if there is none of this name.
+        """
         from fastapi import HTTPException
 
         name = name or next(iter(self.collections))
@@ -75,9 +78,9 @@ class Searcher:
     ) -> "fastapi.Response":
         """Respond with what `work` returns in the thread for the image of a request.
 
-        name: of what the work uses, such as a collection. transform: determines the size to which
-        the image is resized. Raises as `answer` and `receive_image` do, and InputError if the image
-        cannot be read.
+        name: of the collection, for messages about a damaged index. transform: determines the size
+        to which the image is resized. Raises as `answer` and `receive_image` do, and InputError if
+        the image cannot be read.
         """
         limits = self.limits
 
@@ -116,6 +119,9 @@ class Searcher:
         return f"{path}?version={version}{key}"
 
     def sign(self, place: str, version: str) -> str:
-        """Return the key in a thumbnail's URL, because an <img> element cannot send the token."""
+        """Return the key for a thumbnail's URL, because an <img> element cannot send the token.
+
+        place: INDEX/ROW. version: the `thumbnail_key`.
+        """
         secret, message = (self._secret or "").encode(), f"{place}?{version}"
         return hmac.new(secret, message.encode(), hashlib.sha256).hexdigest()[:32]

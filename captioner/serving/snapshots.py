@@ -25,7 +25,8 @@ class Snapshot:
     """The files of an index as they were when they were opened.
 
     version: a string that changes whenever the index is written. index: the same files, with the
-    linker that embeds queries. Methods raise Damaged if the lines cannot be read.
+    linker that embeds queries. Methods raise Damaged if the lines cannot be read, but
+    FileNotFoundError if a file is missing, as `Collection.read` expects.
     """
 
     files: IndexFiles

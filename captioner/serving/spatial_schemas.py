@@ -22,7 +22,7 @@ MAX_BODY = 2**18  # bytes of a painting as JSON
 
 
 def painting_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of a painted search, which has the parameters of a search."""
+    """Build a pydantic model of a painted search: the parameters of a search, and layers."""
     from pydantic import BaseModel, ConfigDict, Field, create_model
 
     Weight = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]  # noqa: N806  types
@@ -55,7 +55,10 @@ def painted_layers(given: Iterable[Mapping[str, Any]]) -> tuple[Layer, ...]:
 
 
 def label_parameters(*, with_maps: bool) -> "type[pydantic.BaseModel]":
-    """Build the parameters of a request for labels of an image, or for their maps."""
+    """Build a pydantic model of the query parameters of /api/label, or of /api/localize.
+
+    with_maps: whether they are those of /api/localize.
+    """
     from pydantic import ConfigDict, Field, create_model
 
     fields: dict[str, Any] = {"index": index_field()}
@@ -73,7 +76,10 @@ def label_parameters(*, with_maps: bool) -> "type[pydantic.BaseModel]":
 
 
 def labels_field(about: str, *, at_least: int = 0, at_most: int) -> tuple[Any, Any]:
-    """Return the type and the description of a list of labels in a query."""
+    """Return the type and the field of a list of labels in a query, described by `about`.
+
+    at_least, at_most: bounds of the number of labels; with an `at_least` of 0, none are required.
+    """
     from pydantic import Field, StringConstraints
 
     text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
@@ -84,7 +90,7 @@ def labels_field(about: str, *, at_least: int = 0, at_most: int) -> tuple[Any, A
 
 
 def labels_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the response of /api/label, `labels.label_image`."""
+    """Build a pydantic model of the response of /api/label, the result of `label_image`."""
     from pydantic import BaseModel, Field
 
     class Label(BaseModel):
@@ -101,7 +107,7 @@ def labels_model() -> "type[pydantic.BaseModel]":
 
 
 def maps_model() -> "type[pydantic.BaseModel]":
-    """Build a pydantic model of the response of /api/localize, `labels.localize_labels`."""
+    """Build a pydantic model of the response of /api/localize, the result of `localize_labels`."""
     from pydantic import BaseModel, Field
 
     class LabelMap(BaseModel):

@@ -47,7 +47,7 @@ class ThumbnailStore:
             return None
 
     def write(self, key: str, content: bytes) -> None:
-        """Store a thumbnail, unless it is larger than the limit."""
+        """Store a thumbnail, unless it is larger than the limit or nothing can be written."""
         with self._changing:
             if not self._writable or len(content) > self.max_bytes:
                 return
@@ -95,7 +95,10 @@ class ThumbnailStore:
         log.warning("thumbnails are not stored in %s: %s", self.directory, reason)
 
     def _make_room(self, needed: int) -> None:
-        """Delete the oldest files to free `needed` bytes, and at least a tenth of the limit."""
+        """Delete the oldest files to free `needed` bytes.
+
+        At least a tenth of the limit is free afterwards.
+        """
         kept = min(KEPT_SHARE * self.max_bytes, self.max_bytes - needed)
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
@@ -160,7 +163,10 @@ def _encode(image: Image.Image) -> bytes:
 
 
 def _is_unchanged(entry: dict[str, Any]) -> bool:
-    """Return whether an image has the stamp, or else the content, that it had when indexed."""
+    """Return whether an image has the stamp, or else the content, that it had when indexed.
+
+    Images without a stamp in their line of the index count as unchanged.
+    """
     if "stamp" not in entry:
         return True
     place = storage.parse_location(entry["image"])

@@ -16,7 +16,10 @@ WEIGHT_DIGITS = 8  # of the hash of a model's weights that begin each vector
 
 
 def embed_upload(linker: Linker, image: Any, weights: str) -> np.ndarray:
-    """Return the vector (E,) of an uploaded image, rounded as by `write_vector`."""
+    """Return the unit vector (E,) of an uploaded image, rounded as by `write_vector`.
+
+    image, weights: as in `Linker.encode_images` and `write_vector`.
+    """
     return read_vector(write_vector(linker.encode_images(image)[0], weights), weights)
 
 

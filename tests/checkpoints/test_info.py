@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_format_without_a_run(run, tmp_path):
         "pixels, weights b.pth, trained from stage 3 onwards",
         "colours (coco), generated",
         "training  20 epochs, batch 8, seed 0, self-critical, started from checkpoints/first\n",
-        "scores    none yet",
+        "scores    none stored",
     ):
         assert part in text, part
 

@@ -244,7 +244,7 @@ MISTAKES = {
     ),
     "contradiction": Mistake(
         "captioner caption {image} --checkpoint {run} --top-k 5",
-        "temperature, top_k, top_p and seed require method 'sample', got method 'beam'",
+        "top_k requires method 'sample', got method 'beam'; change the method or omit top_k",
     ),
     "many from greedy": Mistake(
         "captioner caption {image} --checkpoint {run} --method greedy --num-captions 2",

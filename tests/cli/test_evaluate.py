@@ -56,7 +56,7 @@ def test_flags_replace_what_a_file_gives(options_file):
             r"options.toml: num_captions 9 is above beam_size",
         ),
         ("data = {path = 'a'}", "data is an option, not a table; write data = VALUE"),
-        ("checkpoint = ['a']\nreferences = 'b'", "--references needs --predictions"),
+        ("checkpoint = ['a']\nreferences = 'b'", "--references has no effect without --pred"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, text, message):

@@ -70,7 +70,9 @@ def test_errors(run, image):
     words = ["relate", str(image), "red", "--checkpoint", str(run), "--threshold"]
     with pytest.raises(InputError, match=r"--threshold must be from 0 to 1, got 2\.0"):
         main([*words, "2"])
-    with pytest.raises(InputError, match="--threshold marks printed words; pass --spatial"):
+    with pytest.raises(InputError, match="--threshold has no effect without --spatial; pass"):
         main([*words, "0.3"])
+    with pytest.raises(InputError, match="--threshold has no effect with --json; omit one of"):
+        main([*words, "0.3", "--spatial", str(run), "--json"])
     with pytest.raises(InputError, match="a text must contain at least one known word, got 'x'"):
         main(["relate", str(image), "x", "--checkpoint", str(run)])

@@ -84,7 +84,7 @@ def test_labels_that_are_refused(run, images, capsys, tmp_path, tmp_path_factory
     ):
         with pytest.raises(InputError, match=f"{name} cannot be read: {reason}"):
             main([*words, "--labels-file", str(tmp_path / name)])
-    with pytest.raises(InputError, match="embeds whole images only"):
+    with pytest.raises(InputError, match="the model is not spatial"):
         main([*words[:-1], str(linking.run(tmp_path_factory))])
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"x")
@@ -121,7 +121,7 @@ def test_places_that_are_refused(run, images, tmp_path):
     words += ["--output", str(tmp_path)]
     with pytest.raises(InputError, match="--threshold must be from 0 to 1, got 2"):
         main([*words, "--threshold", "2"])
-    with pytest.raises(InputError, match=r"number of regions must be from 1 to 64, .*, got 65"):
+    with pytest.raises(InputError, match=r"number of regions, must be from 1 to 64, .*, got 65"):
         main([*words, "--regions", "65"])
     with pytest.raises(InputError, match="unknown words: 'zebra'"):
         main(["localize", "gone.png", "zebra", *words[3:]])

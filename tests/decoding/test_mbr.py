@@ -121,15 +121,15 @@ def test_consensus_reranks_the_beam_by_samples(captions, samples):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        {"method": "greedy"},
-        {"method": "sample"},
-        {"beam_size": 1},
+        ({"method": "greedy"}, "consensus requires method 'beam', got method 'greedy'"),
+        ({"method": "sample"}, "consensus requires method 'beam', got method 'sample'"),
+        ({"beam_size": 1}, "consensus requires a beam_size of at least 2, got 1; raise beam_size"),
     ],
 )
-def test_consensus_needs_a_beam_of_several_captions(options):
-    with pytest.raises(InputError, match="consensus requires method 'beam'"):
+def test_consensus_needs_a_beam_of_several_captions(options, message):
+    with pytest.raises(InputError, match=message):
         DecodingOptions(consensus=5, **options)
     with pytest.raises(InputError, match="consensus must be at least 1, got 0"):
         DecodingOptions(consensus=0)

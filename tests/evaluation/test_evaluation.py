@@ -346,7 +346,7 @@ def test_training_data_that_no_longer_exists():
             "num_captions must be 1 for evaluation, got 2; omit --num-captions",
         ),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
-        (["--temperature", "2"], "temperature, top_k, top_p and seed require method 'sample'"),
+        (["--temperature", "2"], "temperature requires method 'sample', got method 'beam'"),
         (["--data", "gone"], "data set gone does not exist"),
         (["--device", "tpu9"], "device must be cpu, cuda, cuda:N or mps, got 'tpu9'"),
     ],

@@ -131,10 +131,10 @@ def test_novelty_is_relative_to_the_training_captions_of_a_file(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--split", "test"], "--split needs --checkpoint"),
-        (["--report", "page"], "--report needs --checkpoint"),
-        (["--beam-size", "3"], "--beam-size needs --checkpoint"),
-        (["--metrics", "bleu,spice"], "unknown metrics 'spice'; choose from bleu, meteor, rouge-l"),
+        (["--split", "test"], "--split has no effect with --predictions; omit it"),
+        (["--report", "page"], "--report has no effect with --predictions"),
+        (["--beam-size", "3"], "--beam-size has no effect with --predictions"),
+        (["--metrics", "bleu,spice"], "unknown metric 'spice'; choose from bleu, meteor, rouge-l,"),
         (["--bootstrap", "-1"], "bootstrap must be at least 0, got -1"),
         (["--compare", "gone.json"], "gone.json cannot be read"),
         (
@@ -201,7 +201,7 @@ def test_a_checkpoints_captions_are_compared_with_a_file(
         "difference from short/captions.json, "
         "95 % confidence intervals from 1000 paired bootstrap samples:"
     ) in printed
-    with pytest.raises(InputError, match="--references needs --predictions"):
+    with pytest.raises(InputError, match="--references has no effect without --predictions"):
         evaluate.main([*model, "--references", "short/captions.json"])
     with pytest.raises(
         InputError, match=r"captions.json has no caption for 3 images \(200, 201, 202\)"

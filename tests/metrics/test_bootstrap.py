@@ -80,7 +80,7 @@ def test_an_interval_formats_its_three_numbers() -> None:
 
 def test_sample_counts_below_one_and_other_images_are_refused() -> None:
     scores = compute_scores(CAPTIONS, REFERENCES, ["rouge-l"])
-    with pytest.raises(InputError, match="number of bootstrap samples must be at least 1, got 0"):
+    with pytest.raises(InputError, match="samples must be at least 1, got 0"):
         intervals(scores, 0)
     reordered = {id: CAPTIONS[id] for id in reversed(CAPTIONS)}
     with pytest.raises(InputError, match="require scores of the same images in the same order"):

@@ -304,7 +304,7 @@ def test_only_the_metrics_asked_for_and_scores_per_image() -> None:
 
 
 def test_unknown_metrics_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^unknown metrics 'spice'; choose from bleu, meteor, "):
+    with pytest.raises(InputError, match=r"^unknown metric 'spice'; choose from bleu, meteor, r"):
         select_metrics(["bleu", "spice"])
     with pytest.raises(InputError, match=r"^no metrics selected; choose from"):
         compute_scores({1: "a"}, {1: ["a"]}, [])

@@ -103,7 +103,7 @@ def test_a_token_protects_captions_and_metrics():
                 assert response.headers["www-authenticate"] == "Bearer"
                 is_wrong = header is not None and header.startswith("Bearer")
                 what = "the token is wrong" if is_wrong else "a token is required"
-                assert response.json()["detail"].startswith(f"{what}: send the header")
+                assert response.json()["detail"].startswith(f"{what}; send the header")
         client.headers["authorization"] = f"Bearer {TOKEN}"
         assert post(client).status_code == 200
         assert client.get("/metrics").status_code == 200

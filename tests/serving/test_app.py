@@ -176,7 +176,7 @@ REJECTED = {
         422,
         "top_k=3",
         {"content": png()},
-        "top_k, top_p and seed require method 'sample'",
+        "top_k requires method 'sample', got method 'beam'",
     ),
 }
 

@@ -41,7 +41,7 @@ def test_an_index_alone(index):
 def test_a_linking_run_is_the_new_location_of_a_checkpoint(index, run, tmp_path):
     manifest = index / "manifest.json"
     manifest.write_text(manifest.read_text().replace(str(run), "/gone/run"))
-    with pytest.raises(InputError, match=r"/gone/run, the checkpoint of .*, does not exist"):
+    with pytest.raises(InputError, match=r"/gone/run, the checkpoint that .*, does not exist"):
         load_models([], [index], CPU)
     moved = shutil.copytree(run, tmp_path / "moved")
     _, (collection,), _ = load_models([moved], [index], CPU)

@@ -320,6 +320,7 @@ def test_the_api_documentation(page, address):
 
 def test_a_model_without_attention_has_no_maps(browser):
     plain = Painter()
+    plain.model = SimpleNamespace(has_attention=False)
     caption = plain.caption
     plain.caption = lambda images, **options: [
         replace(each, attention=None, alternatives=()) for each in caption(images, **options)
@@ -330,6 +331,7 @@ def test_a_model_without_attention_has_no_maps(browser):
         choose(opened, png((200, 0, 0)))
         assert words(opened) == ["red", "sky"]
         assert "there are no maps for individual words" in opened.locator("#detail").inner_text()
+        assert opened.locator("#about").inner_text() == "Describes your image in a sentence."
         opened.hover("#caption button")
         assert opened.locator("#detail").inner_text().startswith("red: probability 90 %. ")
         opened.close()
@@ -346,7 +348,7 @@ def test_the_page_asks_for_the_token(browser):
         opened.wait_for_function("document.getElementById('token').value === ''")
         opened.locator("#access").wait_for()
         opened.keyboard.press("Escape")
-        assert opened.get_by_role("alert").inner_text().startswith("The token is wrong: send the")
+        assert opened.get_by_role("alert").inner_text().startswith("The token is wrong; send the")
         choose(opened, png((0, 200, 0)))
         opened.get_by_role("textbox").fill("the-right-token" * 2)
         opened.get_by_role("button", name="Continue").click()

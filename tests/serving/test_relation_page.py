@@ -186,6 +186,8 @@ def test_problems_are_sentences(page, image):
     ask(page, image, "zebra")
     assert "at least one known word" in page.locator("#problem").inner_text()
     assert page.locator("#support").is_hidden()
+    question = "beam: unknown; did you mean 'beam_size'?"
+    assert page.evaluate(f'sentence(new Error("{question}"))') == question.capitalize()
 
 
 @pytest.mark.browser

@@ -204,9 +204,9 @@ def test_texts_are_reranked_for_an_image(runs, colours, tmp_path_factory):
 
 
 def test_only_models_of_pairs_rerank(tmp_path_factory):
-    with pytest.raises(InputError, match=r"^the model compares embeddings, .* --system mcnn$"):
+    with pytest.raises(InputError, match=r"^a linking model that compares .* --system mcnn$"):
         Reranker.from_pretrained(linking.run(tmp_path_factory), "cpu")
-    with pytest.raises(InputError, match=r"^re-ranking needs at least one model, got none$"):
+    with pytest.raises(InputError, match=r"^re-ranking needs at least one model, got none; pass"):
         Reranker([])
 
 
