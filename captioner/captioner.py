@@ -27,7 +27,7 @@ from .decoding.teacher_forcing import score_captions
 from .devices import device_of, pick_device, pick_format, products_in
 from .errors import InputError, refuse_path
 from .models.base import CaptionModel
-from .models.captioning.ensemble import Candidate, build_ensemble, compile_steps
+from .models.captioning.ensemble import Candidate, Ensemble, build_ensemble, compile_steps
 from .options import from_dict
 from .prefetch import WORKERS
 from .pretrained import CAPTIONER
@@ -129,7 +129,7 @@ class Captioner:
     ) -> "Captioner":
         """Build a Captioner from checkpoints that are already in memory; see `from_pretrained`."""
         if not read:
-            raise InputError("at least one checkpoint is required, got none")
+            raise InputError("at least one checkpoint is required, got none; pass the path of one")
         candidates = [Candidate(str(each.path), *restore(each), each.vocabulary) for each in read]
         model: CaptionModel = build_ensemble(candidates).to(pick_device(device))
         log.debug("%d checkpoint(s) on %s in %s", len(read), device_of(model), precision)
@@ -161,10 +161,12 @@ class Captioner:
         """
         directory = Path(directory)
         check_absent(directory)
+        if isinstance(self.model, Ensemble):
+            raise InputError("an ensemble cannot be saved; save each of its models separately")
         if self.config is None:
             raise InputError(
-                "an ensemble cannot be saved, nor a model without a config; save each model of an "
-                "ensemble separately, or pass the config of a checkpoint to Captioner"
+                "a model without a config cannot be saved; pass the config of its checkpoint to "
+                "Captioner"
             )
         config = checkpoints.without_paths(self.config)
         card = model_card(

@@ -55,7 +55,7 @@ def expand(stored: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
             continue
         if value.dtype != torch.int8 or value.ndim < 2 or scales.shape != value.shape[:1]:
             raise InputError(
-                f"{name} of shape {tuple(value.shape)} does not fit its scales of shape "
+                f"weight {name} of shape {tuple(value.shape)} does not fit its scales of shape "
                 f"{tuple(scales.shape)}; copy or download the checkpoint again"
             )
         weights[name] = (value.flatten(1).float() * scales[:, None]).view(value.shape)

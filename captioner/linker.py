@@ -92,10 +92,11 @@ class Linker:
         path: a directory; "flickr8k-joint" or "flickr8k-spatial", which come with the package; a
         repository "user/name" on the Hugging Face hub, which is downloaded (this requires the extra
         `hub`); or "open_clip:" and the name of a model of open_clip (extra `clip`), whose weights
-        are in the file `weights`. device: device of the model; None selects
-        CUDA if it is available. revision: a branch, tag or commit of the repository. Raises
-        InputError for a missing or damaged checkpoint, one that does not link images and texts, a
-        failed download, and an unavailable device.
+        are in the file `weights`. device: device of the model; None selects CUDA if it is
+        available. revision: a branch, tag or commit of the repository. Raises InputError for a
+        missing or damaged checkpoint, one that does not link images and texts, a failed download,
+        an unavailable device, an open_clip model without `weights` or with weights that cannot be
+        loaded, and `weights` with any other path.
         """
         if not str(path).startswith(OPEN_CLIP):
             if weights is not None:
@@ -188,7 +189,8 @@ class Linker:
         """Embed one image or several images as rows (B, E); B is 1 for one image.
 
         images, bgr, allow_urls: as in `Captioner.caption`. Raises InputError for an image that
-        cannot be read, and if the model was trained on image vectors instead of images.
+        cannot be read, and if the model was trained on image vectors instead of images or is an
+        m-CNN.
         """
         listed = _listed(images, bgr=bgr, allow_urls=allow_urls)
         return self._stack(self.stream_images(listed, batch_size=batch_size), len(listed))
@@ -261,7 +263,7 @@ class Linker:
         """Yield batches of features of a source's first `count` images, on the model's device.
 
         Stored features are loaded, and images encoded, while threads load the next batches. Raises
-        InputError for a model without an encoder.
+        InputError for a `batch_size` below 1, and for images if the model has no encoder.
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
@@ -324,9 +326,7 @@ class Linker:
             )
         for text in texts:
             if not self.texts.knows(text):
-                self.texts.read(
-                    [text]
-                )  # raises InputError if the model encodes no new texts at all
+                self.texts.read([text])  # raises InputError if the model encodes no new texts
                 raise InputError(f"a text must contain at least one known word, got {text!r}")
         return texts, unknown
 
@@ -510,7 +510,10 @@ class Linker:
     def label_source(
         self, images: Source, count: int, labels: str | Sequence[str], *, batch_size: int = 32
     ) -> LabelledImages:
-        """Embed the first `count` images of a source and score labels on them in one pass."""
+        """Embed the first `count` images of a source and score labels on them in one pass.
+
+        Errors are as in `labels`.
+        """
         model, vectors = spatial(self.model), self._label_vectors(labels)
         with torch.inference_mode():
             features = self.stream_features(images, count, batch_size=batch_size)

@@ -95,7 +95,7 @@ def test_texts_that_are_refused(classifier, text):
 def test_images_and_checkpoints_that_are_refused(classifier, tmp_path, tmp_path_factory):
     with pytest.raises(InputError, match="gone"):
         classifier.relate(tmp_path / "gone.jpg", "It is red.")
-    with pytest.raises(InputError, match="was trained for 'linear', not relation"):
+    with pytest.raises(InputError, match="was trained for 'linear', not 'relation'"):
         RelationClassifier.from_pretrained(linking.run(tmp_path_factory))
     with pytest.raises(InputError, match=r"was trained for 'relation', not linking"):
         Linker.from_pretrained(relation.run(tmp_path_factory))

@@ -90,8 +90,8 @@ class Checkpoint:
         """Raise InputError if the model was trained for a task other than `name`."""
         if self.config.get("task") != name:
             raise InputError(
-                f"checkpoint {self.path} was trained for {self.config.get('task')!r}, not {name}; "
-                "choose another checkpoint"
+                f"checkpoint {self.path} was trained for {self.config.get('task')!r}, not "
+                f"{name!r}; choose another checkpoint"
             )
 
     def check_resumable(self) -> None:
@@ -221,8 +221,8 @@ def load(path: Path | str) -> Checkpoint:
     """Load a checkpoint; for a run, its best checkpoint, or its last if there is no best one.
 
     Weights in older formats get their current names. Raises InputError if there is no checkpoint,
-    if a file is missing or damaged, if the format is not one of READABLE, or if a weight is not
-    finite or negative where it must not be.
+    if a file is missing or damaged, if the format is not one of READABLE, if a weight is not
+    finite, or if a weight is negative where it must not be.
     """
     path, config = inspect(Path(path))
     version = config.get("format")
@@ -231,7 +231,7 @@ def load(path: Path | str) -> Checkpoint:
         raise InputError(
             f"checkpoint {path} cannot be loaded: it has format {version}, but this version of "
             f"captioner reads {readable_formats()}; "
-            + ("update captioner" if newer else "retrain the model")
+            + ("update captioner" if newer else "retrain the model" if version else ADVICE)
         )
     weights = _upgrade_names(_read_weights(path / WEIGHTS), version)
     log.debug("checkpoint %s: task %s, format %s", path, config.get("task"), version)

@@ -12,7 +12,8 @@ from ..pretrained import find_pretrained
 from .checkpoint import CARD, CONFIG, MANIFEST, VOCABULARY, WEIGHTS
 from .runs import CHECKPOINTS
 
-FILES = [CONFIG, VOCABULARY, WEIGHTS, MANIFEST]
+LINKING = ["reader.json", "text.json", "text.safetensors", "labels.json"]
+FILES = [CONFIG, VOCABULARY, *LINKING, WEIGHTS, MANIFEST]
 _NAME = r"\w[\w.-]*/\w[\w.-]*"
 # The address of a repository, or of a page of it; pathlib turns "https://" into "https:/".
 _ADDRESS = re.compile(

@@ -87,12 +87,14 @@ def _format(image: str, best: list[tuple[str, float]], *, as_json: bool) -> str:
 
 
 def read_labels(path: Path) -> list[str]:
-    """Return the nonempty lines of a file; raise InputError if there are none."""
+    """Return the nonempty lines of a file; raise InputError if it cannot be read or has none."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"label file {path} cannot be read: {reason}") from error
+        raise InputError(
+            f"label file {path} cannot be read: {reason}; pass another file"
+        ) from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise InputError(f"{path} contains no labels; write one per line")

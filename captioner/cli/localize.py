@@ -26,7 +26,7 @@ NOTE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} IMAGE WORD... [option...]"
-    parser.add_argument("image", metavar="IMAGE", help="path or URL of an image")
+    parser.add_argument("image", metavar="IMAGE", help="image file")
     parser.add_argument(
         "labels", nargs="+", metavar="WORD", help="words, quoted phrases or quoted sentences"
     )

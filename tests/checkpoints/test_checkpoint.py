@@ -334,8 +334,8 @@ READS = "this version of captioner reads formats"
         ({"format": "6"}, f"cannot be loaded: it has format 6, but {READS}"),
         ({"format": [6]}, rf"cannot be loaded: it has format \[6\], but {READS}"),
         ({"format": None}, f"cannot be loaded: it has format None, but {READS}"),
-        ({"task": "retrieval"}, "was trained for 'retrieval', not captioning"),
-        ({"task": None}, "was trained for None, not captioning"),
+        ({"task": "retrieval"}, "was trained for 'retrieval', not 'captioning'"),
+        ({"task": None}, "was trained for None, not 'captioning'"),
     ],
 )
 def test_checkpoints_of_another_format_or_task(tmp_path, change, message):

@@ -1,23 +1,28 @@
 """Shared models: saving, model cards, upload to and download from the hub."""
 
 import json
+import shutil
 import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import evaluate
 import train
-from captioner import Captioner, DecodingOptions, InputError
+from captioner import Captioner, DecodingOptions, InputError, Linker
 from captioner.__main__ import main
+from captioner.checkpoints import checkpoint
 from captioner.checkpoints.checkpoint import load
+from captioner.checkpoints.hub import push
+from captioner.checkpoints.linking_card import linking_card
 from captioner.checkpoints.model_card import guess_language, model_card
 from captioner.devices import RuntimeOptions
 from captioner.inference.batch_caption import CaptionOptions, caption_images
 from captioner.metrics.captions import SCORES
-from tests.support import loopback_hub, tiny
+from tests.support import loopback_hub, spatial, tiny
 
 SHARED = {"config.json", "vocabulary.json", "model.safetensors", "manifest.json"}
 
@@ -358,3 +363,28 @@ def test_without_the_extra(captioner, monkeypatch, tmp_path):
         Captioner.from_pretrained("me/colours")
     with pytest.raises(InputError, match="push_to_hub needs huggingface_hub"):
         captioner.push_to_hub("me/colours")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hub")
+def test_a_linking_model_is_downloaded(tmp_path, tmp_path_factory):
+    linker = Linker.from_pretrained(spatial.run(tmp_path_factory), "cpu")
+    saved = linker.save_pretrained(tmp_path / "words", name="me/words")
+    push(saved, "me/words", private=True, token=loopback_hub.TOKEN, revision=None)
+    shutil.rmtree(saved)
+    loaded = Linker.from_pretrained("me/words", "cpu")
+    words = linker.known_labels.names
+    assert loaded.known_labels == linker.known_labels
+    assert np.array_equal(loaded.encode_texts(words), linker.encode_texts(words))
+
+
+def test_names_on_the_card_of_a_linking_model_cannot_add_markup(tmp_path_factory):
+    config = checkpoint.load(spatial.run(tmp_path_factory)).config
+    config["data"] |= {"name": HOSTILE, "format": HOSTILE}
+    config["encoder"] |= {"encoder": HOSTILE, "encoder_weights": HOSTILE}
+    config |= {"signature": HOSTILE, "scores": {HOSTILE: 1.0}}
+    card, plain = (linking_card(config, name, "mit") for name in (HOSTILE, "x"))
+    assert len(card.splitlines()) == len(plain.splitlines())
+    assert "\n# <b>" not in card
+    body = card.split("\n---\n", 1)[1]
+    assert body.count("|") - body.count("\\|") == plain.count("|")

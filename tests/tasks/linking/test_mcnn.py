@@ -119,7 +119,7 @@ def test_some_images_are_ranked(runs, colours):
 
 def test_other_checkpoints_do_not_join_an_ensemble(runs, colours, tmp_path_factory):
     paths = [str(runs / "word"), str(linking.run(tmp_path_factory))]
-    with pytest.raises(InputError, match=r"trained for 'linear', not mcnn; choose another"):
+    with pytest.raises(InputError, match=r"trained for 'linear', not 'mcnn'; choose another"):
         evaluate.main(["--checkpoint", *paths, "--output", "scores", *EVALUATE.split()])
     assert colours.exists()
 

@@ -314,7 +314,7 @@ def test_several_models_are_refused(run):
 
 def test_tasks_do_not_mix(run, tmp_path_factory):
     with pytest.raises(
-        InputError, match=r"was trained for 'linear', not captioning; choose another"
+        InputError, match=r"was trained for 'linear', not 'captioning'; choose another"
     ):
         Captioner.from_pretrained(run)
     captioning = tiny.run(tmp_path_factory, attention=False)

@@ -113,7 +113,7 @@ def test_the_table_is_printed(runs, tmp_path, capsys):
 def test_evaluations_that_are_refused(runs, tmp_path, tmp_path_factory):
     words = ["--output", str(tmp_path), "--workers", "0", "--cache", str(tmp_path / "cache")]
     other = linking.run(tmp_path_factory)
-    with pytest.raises(InputError, match="was trained for 'linear', not relation"):
+    with pytest.raises(InputError, match="was trained for 'linear', not 'relation'"):
         evaluate.main(["--checkpoint", str(runs[0]), str(other), *words])
     with pytest.raises(InputError, match="--queries has no effect on a 'relation' model; omit it"):
         evaluate.main(["--checkpoint", str(runs[0]), "--queries", "x.txt", *words])
