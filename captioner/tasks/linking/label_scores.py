@@ -23,8 +23,8 @@ FREQUENT = 100  # seen labels that are scored: the most frequent in training
 class SpatialResult:
     """The scores of a split; implements `tasks.task.Result`.
 
-    seen: scores of the most frequent labels in training. held_out: scores of labels that were not
-    used in training.
+    seen: scores of up to FREQUENT labels, the most frequent in training. held_out: scores of the
+    labels that were not used in training.
     """
 
     seen: LabelScores
@@ -65,7 +65,8 @@ class SpatialResult:
 def label_words(data: CaptionData, split: str, tags: Path | None) -> list[Words]:
     """Return the labels of each image of a split: its tags, or words of its captions.
 
-    tags: file or directory of tags; None uses those of a data set that consists of tags.
+    tags: file or directory of tags; None uses the words of the captions, or the tags of a data set
+    that consists of images with tags.
     """
     examples = data.split(split)
     if tags is not None:
@@ -84,8 +85,8 @@ def score_spatial(
     """Score a linker's labels and retrieval on a split.
 
     images: a source whose i-th item belongs to the split's i-th example. tags: the source of the
-    image labels, as in `label_words`. An image has a label if any of its captions uses it or, with
-    `tags`, if it is one of the image's tags.
+    image labels, as in `label_words`. An image has a label if any of its captions uses it or, if
+    labels are tags, if it is one of the image's tags.
     """
     examples, labels = data.split(split), linker.known_labels
     frequent = labels.seen[:FREQUENT]

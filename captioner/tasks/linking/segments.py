@@ -1,4 +1,4 @@
-"""Scores of label maps against the masks of objects, and against the boxes of the demo.
+"""Scores of label maps against masks of objects, and against masks and boxes of the demo.
 
 Shapes: L labels, C classes, (h, w) grid, (H, W) pixels.
 """
