@@ -189,7 +189,10 @@ def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> b
 
 
 def _with_known_score(training: TrainingOptions, task: Task) -> TrainingOptions:
-    """Return the options with the watched score in lower case; the default is the task's first."""
+    """Return the options with the watched score in lower case; None selects the task's first.
+
+    Raises InputError for an unknown score.
+    """
     names = [name.lower() for name in task.scores]
     watch = names[0] if training.watch is None else training.watch.lower()
     if watch not in names:
@@ -204,7 +207,10 @@ def _with_defaults(group: Any, defaults: Mapping[str, Default]) -> Any:
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """Return the names of the options whose value is not the default with any encoder."""
+    """Return the names of options with a value that is the default with no encoder.
+
+    Defaults depend on whether the encoder is small_cnn.
+    """
     changed: set[str] = set()
     recipe = recipe_of(config.task)
     own = [defaults_of(config.system, encoder, recipe) for encoder in (SMALL_CNN, "")]

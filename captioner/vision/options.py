@@ -12,7 +12,7 @@ WEIGHTS_FILES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True)
 class EncoderOptions(Options):
-    """Options of the encoder: the CNN, the source of its weights, and the stages to train."""
+    """Options of the encoder: the network, its weights, the stages to train, and the image size."""
 
     encoder: str = option(SMALL_CNN, "small_cnn, a torchvision CNN, or timm:NAME")
     encoder_weights: str | None = option(

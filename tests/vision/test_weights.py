@@ -222,7 +222,7 @@ def test_weights_by_torchvision_name(tiny_values, monkeypatch):
     with pytest.raises(InputError, match=r"has no weights 'V7'; choose IMAGENET1K_V1, "):
         build_encoder(TINY, "V7")
     with pytest.raises(
-        InputError, match="'DEFAULT' cannot be downloaded: small_cnn has no published weights; pass"
+        InputError, match="'DEFAULT' are neither a file nor a run, and small_cnn has no published"
     ):
         build_encoder("small_cnn", "DEFAULT")
 
