@@ -50,7 +50,8 @@ class TrainingOptions(Options):
     clip: float = option(5.0, "maximum gradient norm")
     watch: str | None = option(
         None,
-        "validation score that determines the best epoch and early stopping [the system's first score]",
+        "validation score that determines the best epoch and early stopping [the first score of "
+        "the system]",
     )
     patience: int = option(4, "number of epochs without improvement before early stopping")
     precision: str = option(
