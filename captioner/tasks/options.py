@@ -95,7 +95,7 @@ class RunOptions(Options):
     samples: int = option(4, "number of val images to draw with captions after each epoch; 0: none")
     heatmaps: int = option(
         12,
-        "number of val images to draw heatmaps of after training (autoencoder: reconstructions); "
+        "number of val images to draw heatmaps (autoencoder: reconstructions) of at the end; "
         "0: none",
     )
     curves: bool = option(True, "draw curves.png after each epoch")

@@ -78,10 +78,11 @@ class Encoder(nn.Module):
     that a cell covers to the centre of its receptive field, in cells, to the right and down. It is
     0 for networks that downsample by pooling, and about -0.5 for networks that downsample by
     convolutions with symmetric padding, such as ResNets. stages: stage of each layer; stage s has
-    one cell per 2^(s+1) pixels, so that stage 4 is the last in a network of stride 32.
-    trained_from: first trained stage; None freezes all stages. Frozen stages have no gradients, and
-    their batch norms keep their statistics even after train(). pretrained: whether the weights were
-    trained before; if so, batch norms keep their statistics in trained stages as well.
+    one cell per 2^(s+1) pixels, so that stage 4 is the last in a network of stride 32; networks of
+    timm are a single stage, 0. trained_from: first trained stage; None freezes all stages. Frozen
+    stages have no gradients, and their batch norms keep their statistics even after train().
+    pretrained: whether the weights were trained before; if so, batch norms keep their statistics in
+    trained stages as well.
     """
 
     def __init__(

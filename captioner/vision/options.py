@@ -18,7 +18,9 @@ class EncoderOptions(Options):
     encoder_weights: str | None = option(
         None, "name of published weights, a .pth or .safetensors file, or a run"
     )
-    fine_tune_encoder: int | None = option(None, "first encoder stage to train, 0 to 4 [none]")
+    fine_tune_encoder: int | None = option(
+        None, "first stage to train, 0 to 4 [none; untrained small_cnn: 0]"
+    )
     image_size: int = option(224, "side length of resized images in pixels")
 
     def __post_init__(self) -> None:

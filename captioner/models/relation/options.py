@@ -77,7 +77,9 @@ class RelationOptions(Options):
         choices=SCALINGS,
     )
     image_grid: int = option(
-        1, "rows and columns of the grid in whose cells features are averaged; words use the best"
+        1,
+        "number of rows and columns of the grid in whose cells features are averaged; each word "
+        "uses the best cell",
     )
     thumbnail_size: int = option(32, "side length of the decoded image in pixels, a multiple of 4")
     alignment: float = option(

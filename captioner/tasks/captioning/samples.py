@@ -24,7 +24,7 @@ class NamedSample(NamedTuple):
 
 
 def named_sample(example: Example, evaluation: Evaluation, vocabulary: Vocabulary) -> NamedSample:
-    """Return an example's image with its best caption, its attention maps and a reference."""
+    """Return an example's image with its best caption, any attention maps, and a reference."""
     hypothesis = evaluation.hypotheses[example.id]
     words = vocabulary.decode(hypothesis.tokens)
     maps = hypothesis.attention

@@ -33,7 +33,7 @@ class SpatialResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name; a mean average precision without any labels is 0."""
+        """The scores by name; mean average precision is 0 if no image has one of the labels."""
         named = {SEEN: self.seen, HELD_OUT: self.held_out}
         means = {name: scores.mean if scores.names else 0.0 for name, scores in named.items()}
         return {**means, **self.retrieval.numbers}
@@ -53,9 +53,10 @@ class SpatialResult:
 
     def describe(self) -> str:
         """Return the scores and their protocol as lines of text."""
+        frequent = len(self.seen.names) + self.seen.left_out  # a split may lack some of them
         return "\n".join(
             [
-                self.seen.describe(f"the {len(self.seen.names)} most frequent seen labels"),
+                self.seen.describe(f"the {frequent} most frequent seen labels"),
                 self.held_out.describe("held-out labels"),
                 self.retrieval.describe(),
             ]

@@ -59,7 +59,10 @@ class SegmentScores:
         return content
 
     def describe(self) -> str:
-        """Return the scores as lines of text; classes that do not occur are not counted."""
+        """Return the scores as lines of text.
+
+        Classes that occur neither in the masks nor in the predictions are not counted.
+        """
         occur, known = np.isfinite(self.masks.ious).sum(), len(self.classes) + 1
         counted = f"{known} classes"
         if occur < known:

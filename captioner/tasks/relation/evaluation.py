@@ -190,7 +190,7 @@ def describe_table(rows: dict[str, Scores]) -> str:
         cells = (f"{scores[n].interval:.3f}  {scores[n].macro_f1:.3f}" for n in names)
         lines.append(f"{title:{width}}" + "".join(f"  {cell:<34}" for cell in cells).rstrip())
     (best_title, best), *others = rows.items()
-    lines.append(f"accuracy of {best_title} less that of")
+    lines.append(f"accuracy of {best_title} minus that of")
     for title, scores in others:
         cells = (f"{best[name].difference(scores[name]):+.3f}" for name in names)
         lines.append(f"{title:{width}}" + "".join(f"  {cell:<34}" for cell in cells).rstrip())

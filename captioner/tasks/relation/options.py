@@ -33,7 +33,9 @@ class RelationTaskOptions(Options):
     max_sentences: int = option(
         MAX_SENTENCES, "maximum text length in sentences; longer texts are truncated"
     )
-    max_words: int = option(MAX_WORDS, "maximum sentence length in words")
+    max_words: int = option(
+        MAX_WORDS, "maximum sentence length in words; longer sentences are truncated"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

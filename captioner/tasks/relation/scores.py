@@ -4,7 +4,7 @@ Shapes: N texts, M texts with a label.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -13,6 +13,7 @@ import torch
 
 from ...data.dataset import Example
 from ...data.sources import Source
+from ...errors import InputError
 from ...metrics.confusion import ClassScores
 from ...models.relation.articles import ArticleReader, ArticleStore
 from ...models.relation.options import Head
@@ -60,13 +61,23 @@ def read_split(
     head.
     """
     labels = [
-        [head.index(own.values[head.name]) if head.name in own.values else -1 for head in heads]
+        [_level(head, own.values, example) for head in heads]
         for example in examples
         for own in example.labels
     ]
     owner = np.repeat(np.arange(len(examples)), [len(e.captions) for e in examples])
     store = ArticleStore(reader, (text for example in examples for text in example.captions))
     return LabelledSplit(examples, store, owner, np.array(labels).reshape(-1, len(heads)))
+
+
+def _level(head: Head, values: Mapping[str, float], example: Example) -> int:
+    """Return the index of a text's level, -1 if it has no label for the head."""
+    if head.name not in values:
+        return -1
+    try:
+        return head.index(values[head.name])
+    except InputError as error:
+        raise InputError(f"a text of {example.path}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ def test_data_sets_of_captions_get_labels(tmp_path, tmp_path_factory, monkeypatc
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--heads", "sc=-1,0"], "the label sc must be one of -1, 0, got 1; correct it, or train"),
+        (["--heads", "sc=-1,0"], "train-0.png: the label sc must be one of -1, 0, got 1; correct"),
         (["--heads", "other=0,1"], "no text of the train split has a label for the heads other"),
         (["--alignment", "2"], "--alignment needs --recipe autoencoder"),
         (["--recipe", "autoencoder", "--loss", "ordinal"], "--loss has no effect with --recipe au"),
