@@ -95,7 +95,7 @@ class RunOptions(Options):
     samples: int = option(4, "number of val images to draw with captions after each epoch; 0: none")
     heatmaps: int = option(
         12,
-        "number of val images to draw heatmaps (autoencoder: reconstructions) of at the end; "
+        "number of val images drawn with heatmaps at the end (autoencoder: reconstructions); "
         "0: none",
     )
     curves: bool = option(True, "draw curves.png after each epoch")
