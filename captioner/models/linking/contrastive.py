@@ -52,7 +52,7 @@ def info_nce(
 
 
 def image_cross_entropy(scores: Tensor, image_of_text: Tensor, own: Tensor) -> Tensor:
-    """Return the summed cross-entropy (nats) of each text's image among this and negative images.
+    """Return the summed cross-entropy (nats) of telling each text's image from negative images.
 
     scores (B, N), image_of_text (N,) and own (B, N): as in `info_nce`.
     """

@@ -87,8 +87,8 @@ class MultimodalCNN(nn.Module):
 
         In the layer that reads the image, units form groups of four, with the inputs a + b, a - b,
         -a + b and -a - b, where a is from the text and b from the image. Counted with the signs of
-        ab, their outputs add up to |a + b| - |a - b|, which is larger the more a and b agree. The
-        layers above pass on that sum, which is added to half of their random weights.
+        ab, their outputs add up to |a + b| - |a - b|, which is larger the more a and b agree. In
+        the layers above, weights that pass on that sum are added to half of the random weights.
         """
         layer, *above = list(self.layers)[self.merging :]
         rows = layer.out_features // 4 * 4

@@ -239,11 +239,10 @@ def fill_embedding(
 ) -> None:
     """Initialise word embeddings with word2vec of the captions, or with vectors of a file.
 
-    embedding: that of the vocabulary. source: WORD2VEC or the path of a file. min_count: minimum
-    count of a word in the captions. The
-    vectors are scaled so that their mean norm is that of the random embeddings. Words without a
-    vector keep their random embedding. Raises InputError if the size of the vectors differs from
-    that of the embeddings.
+    embedding: one row for each token of the vocabulary. source: WORD2VEC or the path of a file.
+    min_count: minimum count of a word in the captions. The vectors are scaled so that their mean
+    norm is that of the random embeddings. Words without a vector keep their random embedding.
+    Raises InputError if the size of the vectors differs from that of the embeddings.
     """
     size = embedding.embedding_dim
     words: WordSum = (

@@ -1,4 +1,4 @@
-"""The linking tasks: linear maps of frozen vectors, and the joint embedding."""
+"""Two of the linking tasks: linear maps of frozen vectors, and the joint embedding."""
 
 from collections.abc import Sequence
 from functools import partial

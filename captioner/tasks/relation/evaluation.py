@@ -177,8 +177,8 @@ class _Evaluation:
 def describe_table(rows: dict[str, Scores]) -> str:
     """Return the rows as a table of accuracies with 95 % intervals and macro F1 for each head.
 
-    By how much the accuracy of the first row exceeds that of each other row follows, and then the
-    confusion matrices of the first row.
+    Below the table are the accuracy of the first row minus that of each other row, and the
+    confusion matrices of the first row. Without rows, the text says that there are no labels.
     """
     if not rows:
         return "no text of the split has labels"

@@ -168,7 +168,7 @@ class RelationJob:
         return batch, {}
 
     def observe(self, loss: Loss) -> None:
-        """Do nothing."""
+        """Do nothing: the losses of single steps are not needed."""
 
     def evaluate(self) -> RelationResult:
         """Score a classifier's labels of the val split, or an autoencoder's reconstructions."""

@@ -153,7 +153,7 @@ def classify_split(
     split: LabelledSplit,
     image_order: np.ndarray | None = None,
 ) -> dict[str, ClassScores]:
-    """Score a classifier on the labelled texts of a split.
+    """Score a classifier on the labelled texts of a split; return the scores by head.
 
     images: a source whose i-th item belongs to the split's i-th example. image_order: as in
     `RelationClassifier.embed`.
