@@ -37,7 +37,7 @@ class DataOptions(Options):
 class TrainingOptions(Options):
     """Options of training: optimisation, validation and stopping.
 
-    Each image in a batch comes with all its captions, unless the task's options limit them.
+    Each image in a batch comes with all its captions, unless the task or its options limit them.
     """
 
     epochs: int = option(6, "maximum number of epochs")

@@ -207,9 +207,9 @@ def _with_defaults(group: Any, defaults: Mapping[str, Default]) -> Any:
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """Return the names of options with a value that is the default with no encoder.
+    """Return the names of the options that do not have a default value.
 
-    Defaults depend on whether the encoder is small_cnn.
+    The default of an option may be different with small_cnn and with other encoders; both count.
     """
     changed: set[str] = set()
     recipe = recipe_of(config.task)

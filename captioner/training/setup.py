@@ -77,8 +77,8 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
 def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
     """Return a warning if photographs train the small CNN from scratch; otherwise None.
 
-    Images are assumed to be photographs if at least half of the files have a format that cameras
-    use. small_cnn was designed for the demo's shapes.
+    Images are assumed to be photographs if at least half of the first SAMPLE files have a format
+    that cameras use. small_cnn was designed for the demo's shapes.
     """
     encoder = config.encoder
     if encoder.encoder != SMALL_CNN or not encoder.trains or config.run.start_from is not None:

@@ -102,7 +102,7 @@ def build_timm(name: str, weights: str | None) -> tuple[nn.Sequential, Receptive
 def _create(name: str, weights: str | None) -> Any:
     """Create a network, for images of any size if it has an option for that.
 
-    weights: None, DEFAULT or a tag, for which weights are downloaded, or a file, which is ignored.
+    weights: DEFAULT or a tag, whose weights are downloaded; None or a file yields random weights.
     """
     timm, known = _import_timm(), _known(name)
     downloads = weights is not None and not _is_file(weights)

@@ -44,7 +44,7 @@ class CaptioningJob:
     fit: Callable[[], None] | None = None
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Build the vocabulary and the model, and compute the features of a frozen encoder.
+        """Build or load the vocabulary, build the model, and open the images or features.
 
         Raises InputError for unsuitable teachers before features are computed.
         """

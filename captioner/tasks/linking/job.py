@@ -141,7 +141,7 @@ class LinkingJob:
         return group_equal(text for example in self.examples for text in example.captions)
 
     def own_texts(self, images: Sequence[int], texts: np.ndarray) -> np.ndarray:
-        """Return a mask (B, N): whether a training caption has the words of a caption of an image.
+        """Return a mask (B, N): whether a caption has the same words as a caption of an image.
 
         images: the indices of B images. texts: the rows of N captions.
         """

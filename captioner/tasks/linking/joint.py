@@ -175,8 +175,8 @@ class JointJob(LinkingJob):
     def _belong(self, tokens: Tensor, indices: Sequence[int]) -> Tensor:
         """Return a mask (B, N): whether a text (N, T) is part of a caption of an image.
 
-        tokens (N, T): the texts. indices: B images. As in `are_parts`, words may be left out of the
-        caption; forms of a word are the same.
+        tokens (N, T): the texts. indices: B images. As in `are_parts`, other words of the caption
+        may be in between. Forms of a word count as the same.
         """
         firsts = np.searchsorted(self.image_of_text, indices)
         counts = np.searchsorted(self.image_of_text, indices, "right") - firsts

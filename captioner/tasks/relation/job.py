@@ -49,7 +49,8 @@ class RelationJob:
     def __init__(self, inputs: JobInputs) -> None:
         """Generate labelled texts if the data has no labels, build the model, and open the images.
 
-        Raises InputError for a label that is not a level of its head, and if no text is labelled.
+        Raises InputError for a label that is not a level of its head and, for a classifier, if no
+        text of the train split is labelled.
         """
         groups, start = inputs.options, inputs.start
         self.inputs = inputs
