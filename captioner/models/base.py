@@ -25,7 +25,8 @@ start(features, expected_steps) -> (memory, state)
     over its hypotheses. It affects only what is precomputed, never the results.
     memory: dict of tensors that `step` reads but never modifies: rows (B, ...) that depend on the
     image and, under "word_gates", rows (V, ...) that depend only on the word. The latter are
-    precomputed once expected_steps * B, summed over the calls with the same weights, exceeds V.
+    precomputed once expected_steps * B, summed over the calls with the same weights unless
+    gradients are computed, exceeds V.
     state: dict of tensors with one row per image. The caller repeats the rows for the hypotheses
     of an image and reorders them with index_select as hypotheses are chosen.
 
