@@ -30,6 +30,7 @@ from .models.base import CaptionModel
 from .models.captioning.ensemble import Candidate, build_ensemble, compile_steps
 from .options import from_dict
 from .prefetch import WORKERS
+from .pretrained import CAPTIONER
 from .products import decoding_in
 from .text.collate import pad_captions
 from .text.vocabulary import Vocabulary
@@ -90,7 +91,7 @@ class Captioner:
     @classmethod
     def from_pretrained(
         cls,
-        path: str | Path | Sequence[str | Path],
+        path: str | Path | Sequence[str | Path] = CAPTIONER,
         device: str | torch.device | None = None,
         precision: str = "float32",
         compile: bool = False,
@@ -98,16 +99,17 @@ class Captioner:
     ) -> "Captioner":
         """Load a checkpoint, the best checkpoint of a run, or an ensemble of several checkpoints.
 
-        path: a directory, or a repository "user/name" on the Hugging Face hub, which is downloaded
-        (this requires the extra `hub`). Several paths form an ensemble, which averages the models'
-        log-probabilities for each word. device: device of the model; None selects CUDA if it is
-        available. precision: "float32"; "bfloat16" or, on x86 CPUs, "int8", which are faster if the
-        device supports them and may change a few words; or "auto", which selects the fastest for
-        the device. compile: whether
-        to compile the decoding step with torch.compile, which delays the first captions. revision:
-        a branch, tag or commit of the repository. Raises InputError for a missing, damaged or
-        incompatible checkpoint, a failed download, an unavailable device, an unknown precision, and
-        an ensemble whose models have different image transforms, grids or vocabularies.
+        path: a directory; "flickr8k", a captioner of photographs that comes with the package; or a
+        repository "user/name" on the Hugging Face hub, which is downloaded (this requires the extra
+        `hub`). Several paths form an ensemble, which averages the models' log-probabilities for
+        each word. device: device of the model; None selects CUDA if it is available. precision:
+        "float32"; "bfloat16" or, on x86 CPUs, "int8", which are faster if the device supports them
+        and may change a few words; or "auto", which selects the fastest for the device. compile:
+        whether to compile the decoding step with torch.compile, which delays the first captions.
+        revision: a branch, tag or commit of the repository. Raises InputError for a missing,
+        damaged or incompatible checkpoint, a failed download, an unavailable device, an unknown
+        precision, and an ensemble whose models have different image transforms, grids or
+        vocabularies.
         """
         paths = [path] if isinstance(path, str | Path) else path
         return cls.from_checkpoints(

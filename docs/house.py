@@ -23,6 +23,8 @@ ROWS = (
         "devices",
         "products",
         "meta",
+        "compact",
+        "pretrained",
         "distributed",
         "prefetch",
     ),

@@ -11,7 +11,9 @@ A shared checkpoint contains README.md, its model card, instead of training_stat
 in closed form has no training_state.pt.
 
 This version writes formats 6 and 7 and reads formats 5 to 7. Format 5 differs only in the names of
-the weights in `RENAMED_WEIGHTS`, format 7 in its weights, which are those of `compact`.
+the weights in `RENAMED_WEIGHTS`. In format 7, files of tensors are those of `compact`, and the
+encoder's weights may be in another checkpoint in the same directory, which the config then names as
+`encoder_of`.
 """
 
 import hashlib
@@ -25,10 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..atomic_io import atomic_directory, sibling_path
+from ..compact import compress, expand
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
 from ..text.vocabulary import Vocabulary
-from .compact import compress, expand
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,7 +48,9 @@ RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
 }
 READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT, COMPACT)
 ADVICE = "copy or download the checkpoint again"
+ENCODER, SHARED = "encoder.", "encoder_of"  # prefix of an encoder's weights; key of the config
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
+FILES_OF_TASKS = ("image_vectors", "word_vectors", "text_vectors", "tags")
 NON_NEGATIVE = ("running_var", "deviation")  # last parts of the names of buffers
 TRAINING, MANIFEST, CARD = "training_state.pt", "manifest.json", "README.md"
 
@@ -135,26 +139,34 @@ def save(
     card: str | None = None,
     *,
     compact: bool = False,
+    encoder_of: Path | None = None,
 ) -> None:
     """Write a checkpoint to `directory`, atomically replacing any existing one.
 
     save_text_model(directory): writes the vocabulary or the other files of the text model. A
     shared checkpoint has a `card` (Markdown) and no training state. compact: whether large weights
-    are stored in 8 bits. Raises InputError if the files cannot be written, for example because the
-    disk is full; an existing checkpoint is then kept.
+    and word vectors are stored in 8 bits. encoder_of: a compact checkpoint beside `directory` whose
+    encoder is used, so that `weights` are stored without theirs. Raises InputError if the files
+    cannot be written, for example because the disk is full; an existing checkpoint is then kept.
     """
     from safetensors import SafetensorError
+    from safetensors.torch import load as parse
     from safetensors.torch import save_file
 
     try:
         with atomic_directory(directory) as part:
             content = {**config, "format": COMPACT if compact else FORMAT}
+            if encoder_of is not None:
+                _check_shareable(encoder_of, directory, config)
+                content[SHARED] = {"name": encoder_of.name, "weights": identity(encoder_of)}
+                weights = {k: v for k, v in weights.items() if not k.startswith(ENCODER)}
             (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
             save_text_model(part)
             tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-            if compact:
-                tensors = compress(tensors)
             save_file(tensors, part / WEIGHTS)
+            if compact:
+                for file in part.glob("*.safetensors"):
+                    save_file(compress(parse(file.read_bytes())), file)
             shutil.copymode(part / CONFIG, part / WEIGHTS)  # safetensors ignores the umask
             if training_state is not None:
                 _save_state(training_state, part / TRAINING)
@@ -171,16 +183,37 @@ def save(
         ) from error
 
 
+def _check_shareable(path: Path, directory: Path, config: Mapping[str, Any]) -> None:
+    """Raise InputError unless a checkpoint can lend its encoder to one in `directory`."""
+    _, other = inspect(path)
+    ours, theirs = (each["encoder"]["encoder"] for each in (config, other))
+    if path.resolve().parent != directory.resolve().parent:
+        reason = f"it is not in the same directory as {directory}"
+    elif other.get("format") != COMPACT or SHARED in other:
+        reason = "it is not a compact checkpoint with an encoder of its own"
+    elif ours != theirs:
+        reason = f"its encoder is {theirs}, not {ours}"
+    else:
+        return
+    raise InputError(f"the encoder of {path} cannot be used: {reason}; choose another checkpoint")
+
+
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a captioning model with each path reduced to its last component."""
+    """Return a model's config with each path reduced to its last component."""
 
     def shorten(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-        return {k: Path(v).name if k in keys and v else v for k, v in section.items()}
+        return {k: name(v) if k in keys and v else v for k, v in section.items()}
+
+    def name(value: Any) -> Any:
+        return list(map(name, value)) if isinstance(value, list) else Path(value).name
 
     config = shorten(config, "start_from")
     if config.get("teachers"):
         config["teachers"] = [shorten(teacher, "path") for teacher in config["teachers"]]
     config["encoder"] = shorten(config["encoder"], "encoder_weights")
+    own = str(config.get("task"))
+    if own in config:  # the options of a linking model
+        config[own] = shorten(config[own], *FILES_OF_TASKS)
     return config | {"data": shorten(config["data"], "path")}
 
 
@@ -202,7 +235,37 @@ def load(path: Path | str) -> Checkpoint:
         )
     weights = _upgrade_names(_read_weights(path / WEIGHTS), version)
     log.debug("checkpoint %s: task %s, format %s", path, config.get("task"), version)
-    return Checkpoint(path, config, expand(weights) if version == COMPACT else weights)
+    if version == COMPACT:
+        weights = expand(weights | _shared_encoder(path, config))
+    return Checkpoint(path, config, weights)
+
+
+def _shared_encoder(path: Path, config: Mapping[str, Any]) -> "dict[str, Tensor]":
+    """Return the weights of the encoder that a checkpoint shares with another; {} for none."""
+    shared = config.get(SHARED)
+    if shared is None:
+        return {}
+    name, expected = (
+        [shared.get(key) for key in ("name", "weights")] if isinstance(shared, dict) else [None] * 2
+    )
+    if not isinstance(name, str) or name != Path(name).name:
+        raise InputError(
+            f"checkpoint {path} cannot be used: {SHARED} in {CONFIG} does not name a checkpoint "
+            f"beside it; {ADVICE}"
+        )
+    other = path.parent / name
+    if not (other / MANIFEST).is_file():
+        raise InputError(
+            f"checkpoint {path} is incomplete: its encoder is in {other}, which is missing; copy "
+            "both"
+        )
+    inspect(other)
+    if identity(other) != expected:
+        raise InputError(
+            f"checkpoint {path} cannot be used: {other}, which contains its encoder, has other "
+            "weights than those it was saved with; copy both again"
+        )
+    return {k: v for k, v in _read_weights(other / WEIGHTS).items() if k.startswith(ENCODER)}
 
 
 def readable_formats() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import InputError
+from ..pretrained import find_pretrained
 from .checkpoint import CARD, CONFIG, MANIFEST, VOCABULARY, WEIGHTS
 from .runs import CHECKPOINTS
 
@@ -23,8 +24,9 @@ _ADDRESS = re.compile(
 def local(path: str | Path, revision: str | None = None) -> Path:
     """Return a local path for `path`, downloading it if it is a repository on the hub.
 
-    A path is local, and is returned unchanged, if it does not have the form "user/name" or if its
-    parent directory exists or is `checkpoints`. `path` may also be the address of a repository
+    The name of a model that comes with the package becomes its directory. A path is local, and is
+    returned unchanged, if it does not have the form "user/name" or if its parent directory exists
+    or is `checkpoints`. `path` may also be the address of a repository
     (https://huggingface.co/user/name) or of one of its pages, such as .../tree/REVISION. revision:
     a branch, tag or commit of the repository. Raises InputError if the download fails, if `path` is
     any other address, or if a revision is passed with a local path.
@@ -32,6 +34,8 @@ def local(path: str | Path, revision: str | None = None) -> Path:
     name, found = _parse(path)
     if name != str(path):
         return _download(Path(name), revision or found)
+    if revision is None and (shipped := find_pretrained(path)):
+        return shipped
     path = Path(path)
     may_be_repository = re.fullmatch(_NAME, str(path))
     if not may_be_repository or path.parent.exists() or path.parent == CHECKPOINTS:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..compact import SCALES
 from ..errors import InputError
 from ..metrics.captions import SCORES
 from ..models.parameter_count import describe_parameters
 from ..text.vocabulary import Vocabulary
 from . import checkpoint
-from .compact import SCALES
 from .runs import read_log, run_of
 
 CAPTIONING = "captioning"  # its models are described in words, other models by their options

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..metrics.captions import SCORES
 from ..models.captioning.options import ModelOptions
 from ..options import from_dict
+from .markdown import cell, check_license, code, one_line, plain
 
 PAPERS = """\
 - Oriol Vinyals, Alexander Toshev, Samy Bengio, Dumitru Erhan: *Show and Tell: A Neural Image
@@ -48,18 +49,15 @@ def model_card(
     "en"; None omits it. words: size of the vocabulary. parameters: number of parameters. Raises
     InputError if `license` or `language` does not have the form of such an identifier.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise InputError(
-            f"license must be a Hugging Face license identifier, e.g. apache-2.0, got {license!r}"
-        )
+    check_license(license)
     if language is not None and not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*", language):
         raise InputError(f"language must be an ISO 639 code, e.g. en, got {language!r}")
-    options, name = from_dict(ModelOptions, config["model"]), _line(name)
+    options, name = from_dict(ModelOptions, config["model"]), one_line(name)
     return f"""\
 ---
 {_metadata(config, options, name, license, language)}---
 
-# {_text(name)}
+# {plain(name)}
 
 {_summary(options)}
 
@@ -96,36 +94,12 @@ captioner caption photo.jpg --checkpoint {shlex.quote(name)}
 
 ## Limitations
 
-{_limitations(options, _text(config["transform"]["size"]), words)}
+{_limitations(options, plain(config["transform"]["size"]), words)}
 
 ## References
 
 {PAPERS}
 """
-
-
-def _line(value: object) -> str:
-    """Return a value as one line, with question marks for characters that cannot be printed."""
-    return "".join(c if c.isprintable() else "?" for c in str(value))
-
-
-def _text(value: object) -> str:
-    """Escape a value so that Markdown shows it literally."""
-    return re.sub(r"([\\`*_\[\]<>&|~$!])", r"\\\1", _line(value))
-
-
-def _code(value: object) -> str:
-    """Return a value as inline code in Markdown."""
-    text = _line(value)
-    if "`" not in text:
-        return f"`{text}`"
-    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
-    return f"{fence} {text} {fence}"
-
-
-def _cell(text: str) -> str:
-    """Escape the vertical bars in Markdown for a table cell; this is necessary even in code."""
-    return re.sub(r"(?<!\\)\|", r"\|", text)
 
 
 def _metadata(
@@ -137,7 +111,7 @@ def _metadata(
 ) -> str:
     """Return the front matter as YAML; its strings are written as JSON, which is valid YAML."""
     kind = "show-attend-and-tell" if options.attention else "show-and-tell"
-    data = json.dumps(_line(config["data"]["name"]))
+    data = json.dumps(one_line(config["data"]["name"]))
     scores = {n: v for n, v in config.get("scores", {}).items() if n in SCORES}
     metrics = {score: score.partition("-")[0].lower() for score in scores}
     lines = [
@@ -183,14 +157,14 @@ def _decoding(options: DecodingOptions) -> str:
 def _model(config: Mapping[str, Any], options: ModelOptions, words: int, parameters: int) -> str:
     encoder, transform = config["encoder"], config["transform"]
     weights, stage = encoder.get("encoder_weights"), encoder.get("fine_tune_encoder")
-    training = "frozen" if stage is None else f"fine-tuned from stage {_text(stage)} onwards"
+    training = "frozen" if stage is None else f"fine-tuned from stage {plain(stage)} onwards"
     if weights is None and stage is None and encoder["encoder"] == "small_cnn":
         training = "trained from scratch"
-    initial = f", initial weights {_code(weights)}" if weights else ""
+    initial = f", initial weights {code(weights)}" if weights else ""
     attention = f", attention size {options.attention_size}" if options.attention else ""
-    size = _text(transform["size"])
+    size = plain(transform["size"])
     rows = {
-        "Encoder": f"{_code(encoder['encoder'])}, {training}{initial}",
+        "Encoder": f"{code(encoder['encoder'])}, {training}{initial}",
         "Decoder": f"LSTM, hidden size {options.hidden_size}, embedding size "
         f"{options.embedding_size}{attention}",
         "Objective": _objective(config),
@@ -200,9 +174,7 @@ def _model(config: Mapping[str, Any], options: ModelOptions, words: int, paramet
         f"normalised with mean {_numbers(transform['mean'])} and standard deviation "
         f"{_numbers(transform['std'])}",
     }
-    return "\n".join(
-        ["| | |", "| --- | --- |", *(f"| {k} | {_cell(v)} |" for k, v in rows.items())]
-    )
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {k} | {cell(v)} |" for k, v in rows.items())])
 
 
 def _trained(config: Mapping[str, Any]) -> str:
@@ -219,19 +191,19 @@ def _objective(config: Mapping[str, Any]) -> str:
 
 
 def _numbers(values: Sequence[float]) -> str:
-    return f"({', '.join(map(_text, values))})"
+    return f"({', '.join(map(plain, values))})"
 
 
 def _data(config: Mapping[str, Any]) -> str:
     data = config["data"]
-    times = "once" if data["min_count"] == 1 else f"{_text(data['min_count'])} times"
+    times = "once" if data["min_count"] == 1 else f"{plain(data['min_count'])} times"
     vocabulary = f"contains the words that occur at least {times} in the training captions"
     if config.get("start_from"):
         vocabulary = "is that of the model from whose weights training started"
     return (
-        f"The model was trained on {_code(data['name'])} (layout {_code(data['format'])}). "
+        f"The model was trained on {code(data['name'])} (layout {code(data['format'])}). "
         f"Its vocabulary {vocabulary}. "
-        f"The fingerprint of image ids, splits and captions is {_code(data['fingerprint'])}.\n\n"
+        f"The fingerprint of image ids, splits and captions is {code(data['fingerprint'])}.\n\n"
         "The licence of the training data may also restrict the use of the model."
     )
 
@@ -245,14 +217,14 @@ def _scores(config: Mapping[str, Any]) -> str:
     watched = next((name for name in SCORES if name.lower() == training["watch"]), "score")
     lines = [
         "Scores on the validation split, decoded with beam size "
-        f"{_text(training['beam_size'])}. The same split was used to select the epoch with the "
+        f"{plain(training['beam_size'])}. The same split was used to select the epoch with the "
         f"best {watched}, so expect slightly lower scores on other images.",
         "",
         f"| {' | '.join(names)} |",
         "| " + " | ".join("---" for _ in names) + " |",
         f"| {' | '.join(f'{scores[name]:.1f}' for name in names)} |",
         "",
-        f"Signature of the scores: {_code(config['signature'])}"
+        f"Signature of the scores: {code(config['signature'])}"
         if "signature" in config
         else "The signature of the scores was not recorded.",
     ]

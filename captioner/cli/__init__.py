@@ -8,6 +8,8 @@ evaluate.py call `train.main` and `evaluate.main`.
 import argparse
 from pathlib import Path
 
+from .. import console
+
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
     """Add the positional argument of commands that take a checkpoint or an ensemble."""
@@ -18,6 +20,19 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="run or checkpoint; several form an ensemble",
     )
+
+
+def add_linker(parser: argparse.ArgumentParser, default: str, help: str) -> None:
+    """Add --checkpoint of a linking model; default: a model that comes with the package."""
+    parser.add_argument("--checkpoint", type=Path, metavar="RUN", help=f"{help} [{default}]")
+
+
+def chosen(checkpoint: Path | None, default: str) -> Path:
+    """Return a checkpoint, or the default if it is None, and then say which model is used."""
+    if checkpoint is not None:
+        return checkpoint
+    console.note(f"model: {default}, which comes with captioner; for another, pass --checkpoint")
+    return Path(default)
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:

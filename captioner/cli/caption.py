@@ -11,9 +11,11 @@ from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..inference.batch_caption import CaptionOptions, caption_images
 from ..options import add_options, from_arguments
+from ..pretrained import CAPTIONER
+from . import chosen
 
-EXAMPLE = """captioner caption dog.jpg --checkpoint RUN OTHER --heatmap maps
-captioner caption photos 'more/**/*.jpg' --output captions.jsonl --shard 2/8
+EXAMPLE = """captioner caption dog.jpg --heatmap maps
+captioner caption photos 'more/**/*.jpg' --checkpoint RUN OTHER --output captions.jsonl --shard 2/8
 captioner caption photos --output captions.csv"""
 
 
@@ -35,11 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    first, *others = getattr(arguments, "checkpoint", CaptionOptions().checkpoint)
+    first, *others = getattr(arguments, "checkpoint", None) or [None]
     images = [*arguments.images, *(str(path) for path in others if _is_image(path))]
     if not images:
         arguments.wrong_usage("pass at least one IMAGE")
-    arguments.checkpoint = [first, *(path for path in others if not _is_image(path))]
+    models = [path for path in others if not _is_image(path)]
+    arguments.checkpoint = [chosen(first, CAPTIONER), *models]
     caption_images(
         images,
         from_arguments(CaptionOptions, arguments),

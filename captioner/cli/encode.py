@@ -5,24 +5,20 @@ from pathlib import Path
 
 from ..inference.encode import EncodeOptions, encode_images, encode_texts
 from ..options import add_options, from_arguments
+from ..pretrained import JOINT
+from . import add_linker, chosen
 
-EXAMPLE = """captioner encode --checkpoint RUN --images photos --output photos.npy
+EXAMPLE = """captioner encode --images photos --output photos.npy
 captioner encode --checkpoint RUN --texts 'a dog on a beach' captions.csv --output texts.npy"""
 NOTE = "FILE.txt lists the path or text of each row of FILE.npy, one per line."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
-        f"{parser.prog} --checkpoint RUN --output FILE.npy\n"
+        f"{parser.prog} --output FILE.npy\n"
         "                        (--images PATH... | --texts TEXT_OR_FILE...) [option...]"
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="RUN",
-        help="run or checkpoint of a linking model",
-    )
+    add_linker(parser, JOINT, "run or checkpoint of a linking model")
     sources = parser.add_mutually_exclusive_group(required=True)
     sources.add_argument(
         "--images",
@@ -44,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     options = from_arguments(EncodeOptions, arguments)
-    checkpoint, output = arguments.checkpoint, arguments.output
+    checkpoint, output = chosen(arguments.checkpoint, JOINT), arguments.output
     if arguments.images:
         encode_images(checkpoint, arguments.images, output, options)
     else:

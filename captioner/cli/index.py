@@ -6,8 +6,10 @@ from pathlib import Path
 from ..errors import InputError
 from ..inference.indexing import IndexOptions
 from ..options import add_options, from_named, option_names
+from ..pretrained import JOINT
+from . import add_linker, chosen
 
-EXAMPLE = """captioner index photos --checkpoint RUN --output photos.index
+EXAMPLE = """captioner index photos
 captioner index photos 'more/**/*.jpg' --checkpoint RUN --output photos.index
 captioner index --texts --checkpoint RUN --output captions.index
 captioner index --texts captions.csv DATA --checkpoint RUN --output captions.index"""
@@ -18,10 +20,7 @@ NOTE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = (
-        f"{parser.prog} (IMAGE... | --texts [SOURCE...]) --checkpoint RUN\n"
-        "                       --output DIR [option...]"
-    )
+    parser.usage = f"{parser.prog} (IMAGE... | --texts [SOURCE...]) [option...]"
     parser.add_argument(
         "images",
         nargs="*",
@@ -35,15 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="index texts instead of images: caption files, data sets (train split only), or - "
         "(lines of stdin) [train split of the checkpoint's training data]",
     )
+    add_linker(parser, JOINT, "run or checkpoint of a linking model")
     parser.add_argument(
-        "--checkpoint",
+        "--output",
         type=Path,
-        required=True,
-        metavar="RUN",
-        help="run or checkpoint of a linking model",
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="index to write or update"
+        metavar="DIR",
+        help="index to write or update [images.index or texts.index]",
     )
     add_options(parser, IndexOptions, "indexing")
     parser.set_defaults(**dict.fromkeys(option_names(IndexOptions)))
@@ -62,11 +58,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError("--workers has no effect on texts; omit it")
     if texts and "cache" in options.given:
         raise InputError("--cache has no effect if --texts names sources; omit it")
+    checkpoint = chosen(arguments.checkpoint, JOINT)
+    output = arguments.output or Path("images.index" if texts is None else "texts.index")
     if texts is None:
         from ..inference.indexing import index_images
 
-        index_images(arguments.checkpoint, images, arguments.output, options)
+        index_images(checkpoint, images, output, options)
     else:
         from ..inference.text_indexing import index_texts
 
-        index_texts(arguments.checkpoint, texts, arguments.output, options)
+        index_texts(checkpoint, texts, output, options)

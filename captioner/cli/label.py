@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
+from ..pretrained import SPATIAL
+from . import add_linker, chosen
 
-EXAMPLE = """captioner label dog.jpg --checkpoint RUN
+EXAMPLE = """captioner label dog.jpg
 captioner label photos --checkpoint RUN --labels beach 'black dog' 'a man on a bike'
 captioner label photos --checkpoint RUN --labels-file labels.txt --json"""
 NOTE = (
@@ -17,20 +19,14 @@ NOTE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} IMAGE... --checkpoint RUN [option...]"
+    parser.usage = f"{parser.prog} IMAGE... [option...]"
     parser.add_argument(
         "images",
         nargs="+",
         metavar="IMAGE",
         help="file, directory, quoted glob, or - (paths on stdin)",
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="RUN",
-        help="run or checkpoint trained with --system spatial",
-    )
+    add_linker(parser, SPATIAL, "run or checkpoint trained with --system spatial")
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
         "--labels", nargs="+", metavar="LABEL", help="words, quoted phrases or quoted sentences"
@@ -63,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..linker import Linker
     from ..regions import spatial
 
-    linker = Linker.from_pretrained(arguments.checkpoint, arguments.device)
+    linker = Linker.from_pretrained(chosen(arguments.checkpoint, SPATIAL), arguments.device)
     spatial(linker.model)
     names = list(dict.fromkeys(labels or linker.known_labels.names))
     linker.encode_texts(names)  # unknown words show before images are read

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
+from ..pretrained import SPATIAL
+from . import add_linker, chosen
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from ..linker import Linker
 
-EXAMPLE = """captioner localize dog.jpg dog grass sky --checkpoint RUN --output maps
+EXAMPLE = """captioner localize dog.jpg dog grass sky
 captioner localize dog.jpg dog 'green grass' --checkpoint RUN --output maps --npy --masks
 captioner localize dog.jpg dog --checkpoint RUN --output maps --regions 3"""
 NOTE = (
@@ -23,23 +25,19 @@ NOTE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = (
-        f"{parser.prog} IMAGE WORD... --checkpoint RUN --output DIR\n"
-        "                          [option...]"
-    )
+    parser.usage = f"{parser.prog} IMAGE WORD... [option...]"
     parser.add_argument("image", metavar="IMAGE", help="path or URL of an image")
     parser.add_argument(
         "labels", nargs="+", metavar="WORD", help="words, quoted phrases or quoted sentences"
     )
+    model = "run or checkpoint trained with --system spatial, or a saved CLIP model"
+    add_linker(parser, SPATIAL, model)
     parser.add_argument(
-        "--checkpoint",
+        "--output",
         type=Path,
-        required=True,
-        metavar="RUN",
-        help="run or checkpoint trained with --system spatial, or a saved CLIP model",
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="output directory"
+        default=Path("maps"),
+        metavar="DIR",
+        help="output directory [%(default)s]",
     )
     parser.add_argument(
         "--npy", action="store_true", help="also write the maps (words, h, w) as a .npy file"
@@ -84,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..refinement import refine
     from ..regions import spatial
 
-    linker = Linker.from_pretrained(arguments.checkpoint, arguments.device)
+    linker = Linker.from_pretrained(chosen(arguments.checkpoint, SPATIAL), arguments.device)
     if isinstance(linker.model, ClipEmbedding):
         _localize_patches(arguments, linker)
         return

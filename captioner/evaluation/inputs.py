@@ -39,8 +39,8 @@ def load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
     paths = [hub.local(path) for path in options.checkpoint]
     if paths != list(options.checkpoint) and options.output is None:
         raise InputError(
-            "a checkpoint from the hub has no run directory; pass --output with a directory for "
-            "the results"
+            "a checkpoint from the hub, or one that comes with captioner, has no run directory; "
+            "pass --output with a directory for the results"
         )
     return [checkpoint.load(path) for path in paths]
 

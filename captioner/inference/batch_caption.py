@@ -24,6 +24,7 @@ from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import check_at_least, option, to_dict
 from ..plots.heatmaps import ENDINGS
+from ..pretrained import CAPTIONER
 from .jsonl_writer import open_jsonl
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ OUTPUTS = (".jsonl", ".ndjson", ".csv")
 class CaptionOptions:
     """Checkpoints, output and its format, shard of the images, heatmaps, and batch size."""
 
-    checkpoint: tuple[Path, ...] = option(
-        (Path("checkpoints/demo-attention"),), "run or checkpoint"
-    )
+    checkpoint: tuple[Path, ...] = option((Path(CAPTIONER),), "run or checkpoint")
     format: str | None = option(None, "output format [text]", choices=("text", "json", "jsonl"))
     output: Path | None = option(None, "output file: .jsonl (rerun to resume) or .csv")
     shard: str = option("1/1", "part i/n of the images to caption")

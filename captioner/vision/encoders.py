@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..data.images import Transform
 from ..errors import InputError
 from ..meta import on_meta_device
+from ..pretrained import find_pretrained
 from .light_torchvision import torchvision
 from .options import SMALL_CNN, TIMM, EncoderOptions
 from .receptive_field import ReceptiveField, measure_receptive_field
@@ -192,8 +193,8 @@ def build_encoder(
 
     weights: None for random weights; the name of weights published by torchvision or timm
     ("IMAGENET1K_V1", "DEFAULT"), which are downloaded; a local .pth or .safetensors file with the
-    parameter names of torchvision or timm; or the directory of a run or checkpoint with the same
-    encoder.
+    parameter names of torchvision or timm; the directory of a run or checkpoint with the same
+    encoder; or the name of a model that comes with the package, with the same encoder.
     fine_tune_from: first trained stage. None freezes all stages, except that a small_cnn without
     weights is trained entirely, since its random features carry little information.
     pretrained: whether the caller will load weights; if so, the encoder is treated as pretrained.
@@ -201,6 +202,8 @@ def build_encoder(
     does not have, and weights that cannot be read or downloaded or do not fit the network.
     """
     pretrained = pretrained or weights is not None
+    if weights is not None and (directory := find_pretrained(weights)):
+        weights = str(directory)
     if is_timm(name):
         from_run = weights is not None and Path(weights).is_dir()
         layers, field = build_timm(name, None if from_run else weights)

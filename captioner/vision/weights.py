@@ -9,6 +9,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from ..compact import expand
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
 from .light_torchvision import torchvision
@@ -81,7 +82,9 @@ def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
         ) from error
     if trained != name:
         raise InputError(f"{found} has the encoder {trained}, not {name}; pass --encoder {trained}")
-    values = _read_weights(name, str(found / RUN_WEIGHTS))
+    if shared := config.get("encoder_of"):  # in the checkpoint beside it
+        found = found.parent / Path(shared["name"]).name
+    values = expand(_read_weights(name, str(found / RUN_WEIGHTS)))
     own = {key.removeprefix(RUN_PREFIX): v for key, v in values.items() if RUN_PREFIX in key}
     wanted = layers.state_dict(keep_vars=True)
     if problems := _problems(wanted, own):

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 import train
 from captioner import Captioner
 from captioner.checkpoints import checkpoint
-from captioner.checkpoints.compact import SCALES, compress, expand
 from captioner.checkpoints.info import read_info
+from captioner.compact import SCALES, compress, expand
 from captioner.errors import InputError
 from tests.support import tiny
 from tests.support.signing import sign

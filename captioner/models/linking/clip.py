@@ -23,7 +23,7 @@ from ...text.tokenizer import plain_words
 from ...vision.encoders import Encoder
 from ...vision.receptive_field import ReceptiveField
 from ...vision.timm_backbones import move_state
-from .options import OPEN_CLIP
+from .options import CLIP, OPEN_CLIP
 from .texts import READER, TextReader, Texts
 
 TEXTS_AT_ONCE = 64
@@ -224,6 +224,22 @@ def clip_transform(name: str) -> Transform:
         tuple(config.get("std") or open_clip.OPENAI_DATASET_STD),
         method if method in INTERPOLATIONS else "bicubic",
     )
+
+
+def clip_config(name: str, transform: Transform) -> dict[str, Any]:
+    """Return the config of a checkpoint of the open_clip model `name`."""
+    return {
+        "task": CLIP,
+        "encoder": {
+            "encoder": f"{OPEN_CLIP}{name}",
+            "encoder_weights": None,
+            "fine_tune_encoder": None,
+        },
+        "model": {"open_clip": name},
+        "transform": transform.to_dict(),
+        "data": {"name": "unknown", "format": None, "path": None, "fingerprint": None},
+        "training": {},
+    }
 
 
 def load_clip_reader(name: str) -> ClipReader:

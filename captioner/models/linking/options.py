@@ -136,7 +136,7 @@ class RegressionOptions(Options):
 class SpatialOptions(Options):
     """Blocks, head, gain and dropout of the spatial embedding."""
 
-    blocks: int = option(2, "number of blocks, each with an embedding of every region")
+    blocks: int = option(5, "number of blocks, each with an embedding of every region")
     head_size: int = option(8, "number of hidden units that combine the cosines of the blocks")
     gain: float = option(10.0, "initial value of the learned factor of the cosines")
     max_share: float = option(

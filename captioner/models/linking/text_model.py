@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...compact import expand
 from ...errors import InputError
 from ...options import from_dict, to_dict
 from ...text.documents import ParagraphVectors, TopicModel
@@ -287,6 +288,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = load_file(path)
     except (SafetensorError, OSError, TypeError, KeyError) as error:  # bfloat16 is a KeyError
         raise InputError(f"{path} cannot be read: {error}; {ADVICE}") from error
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    arrays = {name: tensor.numpy() for name, tensor in expand(tensors).items()}
     for name, array in arrays.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise InputError(

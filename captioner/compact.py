@@ -1,13 +1,14 @@
 """Weights in 8 bits, for checkpoints to share: a quarter of the size.
 
-Each row of a weight, for example the inputs of one output, has a float32 scale, by which its 8-bit
-numbers are multiplied. Vectors and small weights stay as they are.
+The weights may be those of a model or word vectors. Each row of a weight, for example the inputs of
+one output, has a float32 scale, by which its 8-bit numbers are multiplied. Vectors and small
+weights stay as they are.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from .errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
