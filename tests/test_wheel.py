@@ -119,7 +119,7 @@ def elsewhere(installed, tmp_path_factory):
 def test_the_wheel_has_all_files_of_the_package_and_no_others(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    kept = {".py", ".html", ".css", ".js", ".typed"}
+    kept = {".py", ".html", ".css", ".js", ".typed", ".json", ".safetensors", ".md"}
     sources = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "captioner").rglob("*")
@@ -225,3 +225,14 @@ def test_the_installed_package_trains_from_python(installed, elsewhere):
     assert trained.startswith("run: checkpoints/python ")
     assert len(caption.split()) > 2
     assert list((elsewhere / "checkpoints/python/heatmaps").iterdir())
+
+
+def test_the_models_of_the_package_work_without_a_flag(installed, tmp_path):
+    tiny.write_colours(tmp_path / "data")
+    out = run(installed / "captioner", "caption", "data/val/100.png", cwd=tmp_path)
+    assert out.startswith("data/val/100.png\t")
+    run(installed / "captioner", "index", "data/val", cwd=tmp_path)
+    out = run(installed / "captioner", "search", "man", "--top", "2", cwd=tmp_path)
+    assert len(out.splitlines()) == 3
+    run(installed / "captioner", "localize", "data/val/100.png", "grass", cwd=tmp_path)
+    assert (tmp_path / "maps" / "100.png").is_file()

@@ -68,7 +68,7 @@ In Python:
 from captioner import Linker
 
 linker = Linker.from_pretrained({json.dumps(name, ensure_ascii=False)})
-print(linker.score("photo.jpg", ["a dog on a beach", "two people"]))
+print(linker.similarity("photo.jpg", ["a dog on a beach", "two people"]))
 ```
 {shell}
 ## Model

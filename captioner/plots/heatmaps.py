@@ -178,7 +178,8 @@ def _figure(
     )
     right = _MARGIN + layout.columns * (layout.panel[0] + _GAP)
     bar = figure.add_axes(layout.fractions(right, layout.top + _WORD, _BAR, layout.panel[1]))
-    _color_bar(bar, scale.maximum or float(attention.max()), scale, attention.shape[1:])
+    height = 72 * layout.panel[1] / _DPI
+    _color_bar(bar, scale.maximum or float(attention.max()), scale, attention.shape[1:], height)
     return figure
 
 
@@ -207,7 +208,10 @@ def _place_panel(
     )
 
 
-def _color_bar(axes: "Axes", vmax: float, scale: Scale, grid: tuple[int, ...]) -> None:
+def _color_bar(
+    axes: "Axes", vmax: float, scale: Scale, grid: tuple[int, ...], height: float
+) -> None:
+    """Draw the colour bar; height: of the axes, in points."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import FixedLocator, PercentFormatter
@@ -219,4 +223,6 @@ def _color_bar(axes: "Axes", vmax: float, scale: Scale, grid: tuple[int, ...]) -
         format=PercentFormatter(1, decimals=0 if vmax > 0.3 else 1),
     )
     axes.tick_params(labelsize=8)
-    axes.set_ylabel("{}\nper cell of {} × {}".format(scale.quantity, *grid), fontsize=8)
+    fitting = 1.7 * height / len(scale.quantity)  # a letter is about 0.55 of its size wide
+    label = "{}\nper cell of {} × {}".format(scale.quantity, *grid)
+    axes.set_ylabel(label, fontsize=min(8.0, fitting))

@@ -18,7 +18,7 @@ from ..tasks.options import DataOptions, OptionGroups, RunOptions, TrainingOptio
 from ..tasks.systems import task_named, task_of
 from ..tasks.task import Default, Task
 from ..vision.options import SMALL_CNN, TIMM, WEIGHTS_FILES, EncoderOptions
-from .stored_options import read_stored_options
+from .stored_options import inherited_options, read_stored_options
 
 __all__ = [
     "CaptioningOptions",
@@ -151,6 +151,8 @@ class TrainConfig(OptionGroups):
     @classmethod
     def _build(cls, task: Task, values: Mapping[str, Any], given: Collection[str]) -> "TrainConfig":
         """Build the config from these values; the options in `given` must have an effect."""
+        if source := values.get("start_from"):
+            values = {**inherited_options(Path(source), task), **values}
         groups = option_groups(task)
         known = {name for group in groups.values() for name in option_names(group)}
         if unknown := sorted(values.keys() - known):

@@ -17,6 +17,7 @@ from ..data.storage import files as storage
 from ..distributed import say
 from ..errors import InputError
 from ..options import to_dict
+from ..pretrained import CAPTIONER
 from ..tasks.task import Job, JobInputs
 from ..vision.encoders import check_encoder, encoder_transform
 from ..vision.options import SMALL_CNN
@@ -90,8 +91,8 @@ def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
         return None
     return (
         "warning: small_cnn is made for the demo's shapes and learns little from photographs; add "
-        f"--encoder {SUITABLE} --encoder-weights DEFAULT, which downloads 14 MB, or pass a file of "
-        "weights"
+        f"--encoder {SUITABLE} --encoder-weights {CAPTIONER}, weights that come with captioner, or "
+        "pass a file of weights"
     )
 
 

@@ -46,6 +46,23 @@ def read_stored_options(
     return task, values
 
 
+def inherited_options(path: Path, task: Task) -> dict[str, Any]:
+    """Return, by name, the options that must be those of the run that training starts from.
+
+    They are the encoder, the image size and the sizes of the model. Returns {} if the run cannot be
+    read or has another task, which training reports when it loads the run.
+    """
+    try:
+        config = json.loads((checkpoint.find(hub.local(path)) / checkpoint.CONFIG).read_bytes())
+        if config["task"] != task.name:
+            return {}
+        inherited = {name: config["model"][name] for name in task.architecture}
+        encoder = config["encoder"]["encoder"]
+        return {"encoder": encoder, "image_size": config["transform"]["size"], **inherited}
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def read_stored_task(path: Path) -> str | None:
     """Return the name of a run's task; None if the run cannot be read.
 

@@ -61,6 +61,7 @@ SHORT_RELATION = (
     "--no-curves"
 ).split()
 ONLY_PARSED = {  # text that commands or Python contain: why they are not run
+    "docs/pretrained.py": "takes an hour",
     "captioner compare": "takes minutes; covered by tests/training/test_compare.py",
     "captioner serve": "runs until it is stopped; covered by tests/serving/test_app.py",
     "api/search": "needs an index; covered by tests/serving/test_search_api.py",
@@ -188,6 +189,10 @@ def run_python(argv, *, parse):
             run_captioner(rest, parse=parse)
         case ["-m", module, *rest] if module.startswith("benchmarks"):
             module_parser(module).parse_known_args(rest)
+        case ["-c", code]:
+            compile(code, "page", "exec")
+            if not parse:
+                exec(code, {})
         case [file, *_] if parse:
             assert file in SHOWN_PROGRAMS or (ROOT / file).is_file(), f"{file} does not exist"
         case _:

@@ -59,6 +59,7 @@ STAND_INS = {
     "kaggle": save_kaggle,
     "IMAGE": save_image,
     "dog.jpg": save_image,
+    "photos": copy("demo/val"),
     "mobilenet_v2.pth": save_mobilenet,
     "captions_val2017.json": link("demo/annotations/captions_val.json"),
     "RESULTS.json": save_results,
