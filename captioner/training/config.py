@@ -104,9 +104,10 @@ class TrainConfig(OptionGroups):
     def from_options(cls, system: str = CAPTIONING.name, **options: Any) -> "TrainConfig":
         """Build a config from options of any group, such as `attention=True, epochs=3`.
 
-        system: the name of the task. Raises InputError for an unknown task or option, an invalid
-        value, or an option that has no effect in combination with the others, even if its value is
-        the default.
+        system: the name of the task. With `start_from`, options that must be those of that run have
+        its values unless they are passed. Raises InputError for an unknown task or option, an
+        invalid value, or an option that has no effect in combination with the others, even if its
+        value is the default.
         """
         return cls._build(task_named(system), options, options)
 
@@ -150,7 +151,10 @@ class TrainConfig(OptionGroups):
 
     @classmethod
     def _build(cls, task: Task, values: Mapping[str, Any], given: Collection[str]) -> "TrainConfig":
-        """Build the config from these values; the options in `given` must have an effect."""
+        """Build the config from these values and `inherited_options`.
+
+        Raises InputError for an unknown option, and for one in `given` that has no effect.
+        """
         if source := values.get("start_from"):
             values = {**inherited_options(Path(source), task), **values}
         groups = option_groups(task)

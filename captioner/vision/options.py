@@ -16,7 +16,8 @@ class EncoderOptions(Options):
 
     encoder: str = option(SMALL_CNN, "small_cnn, a torchvision CNN, or timm:NAME")
     encoder_weights: str | None = option(
-        None, "name of published weights, a .pth or .safetensors file, or a run"
+        None,
+        "name of published weights, a .pth or .safetensors file, a run, or a model of the package",
     )
     fine_tune_encoder: int | None = option(
         None, "first stage to train, 0 to 4 [none; untrained small_cnn: 0]"

@@ -249,7 +249,7 @@ def test_a_run_provides_the_weights_of_its_encoder(captioner_run, part):
 
 
 def test_runs_without_a_fitting_encoder_are_refused(captioner_run, tmp_path):
-    with pytest.raises(InputError, match="contain no model.safetensors; pass a run"):
+    with pytest.raises(InputError, match=r"contain no model\.safetensors; pass a run"):
         build_encoder("small_cnn", str(tmp_path))
     message = "has the encoder small_cnn, not shufflenet_v2_x0_5; pass --encoder small_cnn"
     with pytest.raises(InputError, match=message):
