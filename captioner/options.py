@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -137,8 +138,10 @@ def _add_flag(
                 negation, dest=field.name, action="store_false", help=argparse.SUPPRESS
             )
         return
-    if default is not None:
-        shown = (" ".join(map(str, default)) or "none") if _is_tuple(hint) else default_shown
+    if default_shown is not None:
+        if default is None:  # the text states what None means, which is not the default here
+            text = re.sub(r" \[[^]]*\]$", "", text)
+        shown = (" ".join(map(str, default_shown)) or "none") if _is_tuple(hint) else default_shown
         text += f" [{shown}]".replace("%", "%%")
     arguments: dict[str, Any] = {"default": default}
     if _is_tuple(hint):  # "extend" would add given values to a default instead of replacing it

@@ -64,7 +64,11 @@ def describe(task: Task) -> str:
     """Return the description of the train command for a task."""
     text = f"--system {task.name}: {task.title}, trained on --data or on generated demo data."
     shared = defaults_of(task, "")
-    small_cnn = {k: v for k, v in defaults_of(task, SMALL_CNN).items() if k not in shared}
+    small_cnn = {
+        name: value
+        for name, value in defaults_of(task, SMALL_CNN).items()
+        if name not in shared or value != shared[name]
+    }
     groups: dict[str, Mapping[str, object]] = {"--encoder small_cnn": small_cnn}
     groups |= {f"--recipe {name}": values for name, values in task.recipes.items()}
     for chosen, values in groups.items():

@@ -22,11 +22,11 @@ calibrate(maps)
 
 start(features, expected_steps) -> (memory, state)
     features (B, D, h, w). expected_steps: estimated number of tokens to generate per image, summed
-    over its hypotheses. It affects only what is precomputed, never the results; with 0, nothing is
-    precomputed.
+    over its hypotheses. It affects only what is precomputed, never the results.
     memory: dict of tensors that `step` reads but never modifies: rows (B, ...) that depend on the
-    image and, under "word_gates", rows (V, ...) that depend only on the word, precomputed if
-    expected_steps * B exceeds V.
+    image and, under "word_gates", rows (V, ...) that depend only on the word. The latter are
+    precomputed once expected_steps * B, summed over the calls with the same weights unless
+    gradients are computed, exceeds V.
     state: dict of tensors with one row per image. The caller repeats the rows for the hypotheses
     of an image and reorders them with index_select as hypotheses are chosen.
 

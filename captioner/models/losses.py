@@ -1,4 +1,4 @@
-"""Training losses: cross-entropy of captions and attention coverage.
+"""The result of a loss function, cross-entropy of captions, and attention coverage.
 
 Shapes: N words, L tokens per target distribution, V vocabulary, E embedding size, M captions,
 P grid positions.
@@ -24,8 +24,8 @@ class Loss:
     """The loss of a batch, and the batch's weight in means over several batches.
 
     value: scalar to minimise, a mean over the batch; gradients flow through it.
-    count: the weight: the number of words of the reference captions, including end tokens, or in
-        linking the number of texts or images.
+    count: the weight: in captioning, the number of words of the reference captions, including end
+        tokens; in other tasks, the number of texts or images.
     parts: detached scalars to log, by name.
     statistics: sums over the batch for a running mean that the model keeps; the training loop sums
         them over all processes and passes the result to the model's `update_statistics`.

@@ -23,7 +23,10 @@ class SplitData:
 
 
 def build_configured_encoder(groups: OptionGroups) -> Encoder:
-    """Seed torch with the run's seed, and build the encoder that the options describe."""
+    """Seed torch with the run's seed, and build the encoder that the options describe.
+
+    Prints a note if it is frozen with random weights.
+    """
     options, has_start = groups.encoder, groups.run.start_from is not None
     torch.manual_seed(groups.training.seed)
     encoder = build_encoder(
@@ -42,7 +45,8 @@ def open_split(
 ) -> SplitData:
     """Return the examples with stored features if the encoder is frozen, otherwise with images.
 
-    kind: "maps" or "pooled", as in `FeatureStore.open`. The encoder must be on inputs.device.
+    kind: "maps" or "pooled", as in `FeatureStore.open`. Missing features are computed. The encoder
+    must be on inputs.device, and every process must call this.
     """
     files = ImageSource([example.path for example in examples], inputs.transform)
     if not encoder.frozen:

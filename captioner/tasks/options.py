@@ -37,7 +37,7 @@ class DataOptions(Options):
 class TrainingOptions(Options):
     """Options of training: optimisation, validation and stopping.
 
-    Each image in a batch comes with all its captions, unless the task's options limit them.
+    Each image in a batch comes with all its captions, unless the task or its options limit them.
     """
 
     epochs: int = option(6, "maximum number of epochs")
@@ -50,8 +50,8 @@ class TrainingOptions(Options):
     clip: float = option(5.0, "maximum gradient norm")
     watch: str | None = option(
         None,
-        "validation score that determines the best epoch and early stopping [bleu-4, rsum or "
-        "map_seen]",
+        "validation score that determines the best epoch and early stopping [the first score of "
+        "the system]",
     )
     patience: int = option(4, "number of epochs without improvement before early stopping")
     precision: str = option(
@@ -92,11 +92,11 @@ class RunOptions(Options):
         choices=("tensorboard", "wandb", "mlflow"),
     )
     tensorboard: bool = option(False, "the same as --logger tensorboard")
-    samples: int = option(
-        4, "number of validation images to caption and draw after each epoch; 0: none"
-    )
+    samples: int = option(4, "number of val images to draw with captions after each epoch; 0: none")
     heatmaps: int = option(
-        12, "number of validation images to draw heatmaps for after training; 0: none"
+        12,
+        "number of val images drawn with heatmaps at the end (autoencoder: reconstructions); "
+        "0: none",
     )
     curves: bool = option(True, "draw curves.png after each epoch")
 

@@ -31,7 +31,10 @@ def task_named(name: str) -> Task:
 
 
 def task_of_checkpoint(checkpoint: "Checkpoint") -> Task:
-    """Return the task that a checkpoint was trained for; raise InputError if it is unknown."""
+    """Return the task that a checkpoint was trained for; raise InputError if it is unknown.
+
+    A CLIP model, which captioner does not train, is evaluated like a joint embedding.
+    """
     if checkpoint.task == CLIP:
         return JOINT  # the same evaluation
     for task in TASKS:

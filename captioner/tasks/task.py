@@ -55,8 +55,8 @@ class JobInputs:
 class Job(Protocol):
     """The part of a training run that depends on the task.
 
-    A model that is fitted in closed form needs no batches: `steps`, `batches`, `prepare`, `observe`
-    and `show` are then not used.
+    For a model that is fitted in closed form, `steps`, `batches`, `prepare`, `observe` and `show`
+    are not used.
     """
 
     @property
@@ -85,7 +85,7 @@ class Job(Protocol):
         """Process the loss of a step over all processes; called after every step."""
 
     def evaluate(self) -> Result:
-        """Evaluate the val split with the current weights; every process calls this."""
+        """Evaluate the val split with the model's current weights; every process calls this."""
 
     def show(
         self,
@@ -94,7 +94,10 @@ class Job(Protocol):
         log_image: "Callable[[str, Image.Image], None] | None",
         /,
     ) -> None:
-        """Print and draw samples of an epoch; log_image(name, image) logs to TensorBoard."""
+        """Print and draw samples of an epoch, counted from 1.
+
+        log_image(name, image): logs an image to the trackers; None without trackers.
+        """
 
     def signature(self, scores: Mapping[str, float]) -> str:
         """Return a description, for the checkpoint's config, of how these scores were computed."""

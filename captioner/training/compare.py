@@ -37,7 +37,7 @@ class ComparedModel:
     """The scores of one kind of text vectors on one data set.
 
     images: number of images searched. seconds: wall-clock time of the whole training run, from
-    fitting the text vectors to the last evaluation; None if the run already existed.
+    reading the data to the last evaluation; None if the run already existed.
     """
 
     text_vectors: str
@@ -109,7 +109,10 @@ def _config(source: str, prefix: str, training: Mapping[str, Any]) -> TrainConfi
 def _read_databases(
     options: CompareOptions, config: TrainConfig
 ) -> list[tuple[str, list[Example]]]:
-    """Return the name of each data set to search, and its examples outside the train split."""
+    """Return the name of each data set to search, and its examples outside the train split.
+
+    The first is the data set that the models are trained on.
+    """
     data = config.data
     sources = [(data.data, data.format)]
     if options.test_data is not None:
@@ -154,7 +157,7 @@ def format_table(rows: Sequence[ComparedModel]) -> str:
 
 
 def _describe(rows: Sequence[ComparedModel]) -> str:
-    """Return, for each data set, its numbers of images and queries, and the omitted queries."""
+    """Return lines with the number of images and queries of each data set, and omitted queries."""
     lines = []
     for name in dict.fromkeys(row.tested_on for row in rows):
         row = next(each for each in rows if each.tested_on == name)

@@ -104,9 +104,10 @@ class TrainConfig(OptionGroups):
     def from_options(cls, system: str = CAPTIONING.name, **options: Any) -> "TrainConfig":
         """Build a config from options of any group, such as `attention=True, epochs=3`.
 
-        system: the name of the task. Raises InputError for an unknown task or option, an invalid
-        value, or an option that has no effect in combination with the others, even if its value is
-        the default.
+        system: the name of the task. With `start_from`, options that must be those of that run have
+        its values unless they are passed. Raises InputError for an unknown task or option, an
+        invalid value, or an option that has no effect in combination with the others, even if its
+        value is the default.
         """
         return cls._build(task_named(system), options, options)
 
@@ -150,7 +151,10 @@ class TrainConfig(OptionGroups):
 
     @classmethod
     def _build(cls, task: Task, values: Mapping[str, Any], given: Collection[str]) -> "TrainConfig":
-        """Build the config from these values; the options in `given` must have an effect."""
+        """Build the config from these values and `inherited_options`.
+
+        Raises InputError for an unknown option, and for one in `given` that has no effect.
+        """
         if source := values.get("start_from"):
             values = {**inherited_options(Path(source), task), **values}
         groups = option_groups(task)
@@ -191,7 +195,10 @@ def _weights_may_fit(stored: Mapping[str, Any], options: Mapping[str, Any]) -> b
 
 
 def _with_known_score(training: TrainingOptions, task: Task) -> TrainingOptions:
-    """Return the options with the watched score in lower case; the default is the task's first."""
+    """Return the options with the watched score in lower case; None selects the task's first.
+
+    Raises InputError for an unknown score.
+    """
     names = [name.lower() for name in task.scores]
     watch = names[0] if training.watch is None else training.watch.lower()
     if watch not in names:
@@ -206,7 +213,10 @@ def _with_defaults(group: Any, defaults: Mapping[str, Default]) -> Any:
 
 
 def _changed_options(config: TrainConfig) -> set[str]:
-    """Return the names of the options whose value is not the default with any encoder."""
+    """Return the names of the options that do not have a default value.
+
+    The default of an option may be different with small_cnn and with other encoders; both count.
+    """
     changed: set[str] = set()
     recipe = recipe_of(config.task)
     own = [defaults_of(config.system, encoder, recipe) for encoder in (SMALL_CNN, "")]

@@ -23,7 +23,7 @@ TRACKING_INTERVAL = 10  # in steps
 class TrainingLog:
     """The destinations of the values logged per step and per epoch.
 
-    directory: the run's directory, for log.jsonl and curves.png. trackers: where else to log.
+    directory: the run's directory, for log.jsonl and curves.png. trackers: other destinations.
     curves: whether to draw curves.png. negligible: as in `fit`.
     """
 
@@ -44,7 +44,7 @@ class TrainingLog:
     def log_epoch(
         self, history: Sequence[Mapping[str, Any]], epochs: int, watch: str, best_epoch: int
     ) -> None:
-        """Log the last epoch of `history`, which has one row per finished epoch.
+        """Log and print the last epoch of `history`, which has one row per finished epoch.
 
         epochs: the maximum number of epochs. watch: the score that determines the best epoch.
         best_epoch: number of the best epoch; 0 if there is none yet.

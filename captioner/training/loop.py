@@ -97,7 +97,7 @@ class _LoopState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state; raise InputError if the number of processes differs."""
+        """Restore a state; raise InputError if it was saved by another number of processes."""
         processes = len(state["generators"])
         if processes != distributed.world_size():
             raise InputError(

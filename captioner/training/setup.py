@@ -49,7 +49,7 @@ class TrainingSetup:
 def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     """Read the data and build the task's job, which includes the model.
 
-    User errors are detected before the slow steps.
+    Most user errors are detected before images are decoded. Raises InputError.
     """
     config.system.check_inputs(config)
     check_encoder(config.encoder, pretrained=config.run.start_from is not None)
@@ -78,7 +78,8 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
 def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
     """Return a warning if photographs train the small CNN from scratch; otherwise None.
 
-    Files in formats of cameras count as photographs. small_cnn was designed for the demo's shapes.
+    Images are assumed to be photographs if at least half of the first SAMPLE files have a format
+    that cameras use. small_cnn was designed for the demo's shapes.
     """
     encoder = config.encoder
     if encoder.encoder != SMALL_CNN or not encoder.trains or config.run.start_from is not None:
@@ -96,7 +97,7 @@ def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
 
 
 def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | None:
-    """Open the checkpoint of --start-from, if any."""
+    """Open the checkpoint of --start-from, if any; raise InputError if it does not fit the run."""
     path = config.run.start_from
     if path is None:
         return None

@@ -49,8 +49,8 @@ def read_stored_options(
 def inherited_options(path: Path, task: Task) -> dict[str, Any]:
     """Return, by name, the options that must be those of the run that training starts from.
 
-    They are the encoder, the image size and the sizes of the model. Returns {} if the run cannot be
-    read or has another task, which training reports when it loads the run.
+    They are the encoder, the image size and the options in the task's `architecture`. Returns {} if
+    the run cannot be read or has another task, which training reports when it loads the run.
     """
     try:
         config = json.loads((checkpoint.find(hub.local(path)) / checkpoint.CONFIG).read_bytes())

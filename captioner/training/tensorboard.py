@@ -20,17 +20,18 @@ _RESOURCE_SUFFIXES = ("_per_second", "_seconds", "_share", "_mb")
 
 
 def check_tensorboard() -> None:
-    """Raise InputError if the extra `tensorboard` is not installed."""
+    """Raise InputError if the extra `tensorboard` is missing or too old."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"--logger tensorboard needs {error.name}; run pip install 'captioner[tensorboard]'"
+            f"--logger tensorboard needs {error.name or 'a newer tensorboard'}; run pip install "
+            "'captioner[tensorboard]'"
         ) from error
 
 
 class TensorBoardWriter:
-    """A writer of event files in one directory; values are logged at the step just finished.
+    """A writer of event files in one directory; implements `trackers.Tracker`.
 
     step: the number of steps already taken. Events of later steps, logged by an interrupted run
     after its last checkpoint, are purged. history: the rows of all finished epochs. They are
@@ -61,7 +62,7 @@ class TensorBoardWriter:
         self._writer.flush()
 
     def add_image(self, name: str, image: Image.Image, step: int) -> None:
-        """Log an RGB image."""
+        """Log an RGB image at a step."""
         self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def close(self) -> None:

@@ -24,18 +24,26 @@ Times: TypeAlias = tuple[float, float, float]
 class Threads:
     """Adapts torch's number of threads to the load; does nothing where the load is unknown.
 
-    The load is unknown without /proc/stat, and if the process may use only some of the cores.
+    The load is unknown on systems without /proc/stat, and if the process may use only some of the
+    cores. The number never exceeds the initial one.
     """
 
     def __init__(self, read: "Callable[[], Times | None] | None" = None) -> None:
-        """Start to observe the load; read: function that returns the times, or None."""
+        """Start to observe the load.
+
+        read: function that returns `Times`, or None if the load is unknown; by default, the times
+        are read from Linux's counters.
+        """
         self._read = read or _read_times
         self._most = torch.get_num_threads()
         self._last = self._read()
         self._said = False
 
     def adapt(self) -> None:
-        """Set the number of threads for the next operations, at most once every INTERVAL."""
+        """Set the number of threads for the next operations, at most once every INTERVAL seconds.
+
+        The first change is noted on the console.
+        """
         if self._last is None or self._most == 1:
             return
         now = self._read()
@@ -50,19 +58,19 @@ class Threads:
         torch.set_num_threads(wanted)
         if not self._said:
             say(
-                f"note: other programs use {others:.1f} of the cores; training continues with "
+                f"note: other programs use {others:.1f} cores; training continues with "
                 f"{wanted} of {self._most} threads while they do"
             )
             self._said = True
 
     def close(self) -> None:
-        """Set the initial number of threads."""
+        """Restore the initial number of threads."""
         if torch.get_num_threads() != self._most:
             torch.set_num_threads(self._most)
 
 
 def _read_times() -> Times | None:
-    """Return the times that `Threads` compares, from Linux's counters."""
+    """Return the times that `Threads` compares, from Linux's counters; None if unknown."""
     try:
         cores = os.cpu_count() or 1
         if len(os.sched_getaffinity(0)) < cores:

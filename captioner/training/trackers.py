@@ -1,8 +1,8 @@
 """Trackers of experiments: TensorBoard, Weights & Biases and MLflow, behind one interface.
 
 Each is an extra, imported only if `--logger` selects it. Weights & Biases and MLflow are configured
-by their own environment variables (WANDB_MODE, MLFLOW_TRACKING_URI), so that nothing leaves the
-machine unless they say so: without them, both write to the run's directory.
+by their own environment variables. Nothing leaves the machine unless WANDB_MODE or
+MLFLOW_TRACKING_URI is set: without them, both write to the run's directory.
 """
 
 import os
@@ -24,7 +24,7 @@ WANDB_ID, MLFLOW_ID = "wandb.id", "mlflow.id"  # files with the id that a resume
 
 
 class Tracker(Protocol):
-    """What training logs to: values of steps and epochs, and images, at the step just finished."""
+    """A destination of values of steps and epochs, and of images."""
 
     def add_step(self, step: int, **values: float) -> None: ...
 
@@ -39,8 +39,9 @@ class Tracker(Protocol):
 class TrackedRun:
     """The run to track.
 
-    directory: the run's directory, whose name is that of the run. config: its options, nested.
-    step: the number of steps already taken. history: the rows of all finished epochs.
+    directory: the run's directory, whose name is that of the run. config: the config of its
+    checkpoints, nested. step: the number of steps already taken. history: the rows of all finished
+    epochs, which are logged if the tracker is new to the run.
     """
 
     directory: Path
@@ -67,7 +68,9 @@ class WandbTracker:
                 settings=wandb.Settings(silent=True),
             )
         except Exception as error:  # its errors have no common base besides Exception
-            raise _failed("Weights & Biases", error, "WANDB_MODE=offline") from error
+            online = "check the connection and the login, or unset WANDB_MODE"
+            advice = online if os.environ.get("WANDB_MODE", "offline") != "offline" else None
+            raise _failed("Weights & Biases", error, run, advice) from error
         self._image = wandb.Image
         is_new = not stored.exists()
         stored.write_text(self._wandb.id)
@@ -98,6 +101,7 @@ class MlflowTracker:
         from mlflow.tracking import MlflowClient
 
         uri = os.environ.get("MLFLOW_TRACKING_URI")
+        is_set = uri is not None
         if uri is None:
             uri = (run.directory / "mlruns").resolve().as_uri()
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3.17 asks for it
@@ -117,7 +121,8 @@ class MlflowTracker:
             else:
                 self._client.update_run(self._id, "RUNNING")
         except Exception as error:
-            raise _failed("MLflow", error, "MLFLOW_TRACKING_URI") from error
+            advice = "check MLFLOW_TRACKING_URI and the connection" if is_set else None
+            raise _failed("MLflow", error, run, advice) from error
         for row in run.history if is_new else ():
             self.add_epoch(row)
 
@@ -141,7 +146,7 @@ class MlflowTracker:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise InputError if the extra of a tracker is not installed."""
+    """Raise InputError if the extra of one of these trackers is not installed."""
     for name in names:
         if name == TENSORBOARD:
             check_tensorboard()
@@ -188,9 +193,11 @@ def _import(module: str, extra: str) -> Any:
         ) from error
 
 
-def _failed(name: str, error: Exception, setting: str) -> InputError:
+def _failed(name: str, error: Exception, run: TrackedRun, advice: str | None) -> InputError:
+    """Return the error of a tracker that cannot be opened; advice: None if it writes to the run."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return InputError(f"{name} cannot be used: {reason}; check the connection and {setting}")
+    advice = advice or f"check that {run.directory} can be written"
+    return InputError(f"{name} cannot be used: {reason}; {advice}")
 
 
 def _read_id(path: Path) -> str | None:

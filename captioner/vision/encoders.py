@@ -1,4 +1,4 @@
-"""Image encoders: torchvision CNNs cut before global pooling, timm backbones, and a small CNN.
+"""Image encoders: torchvision CNNs cut before global pooling, timm networks, and a small CNN.
 
 Shapes: B images, S image side length, D channels, (h, w) grid.
 """
@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..meta import on_meta_device
 from ..pretrained import find_pretrained
 from .light_torchvision import torchvision
-from .options import SMALL_CNN, EncoderOptions
+from .options import SMALL_CNN, TIMM, EncoderOptions
 from .receptive_field import ReceptiveField, measure_receptive_field
 from .timm_backbones import build_timm, is_timm, timm_transform
 from .weights import load_run_weights, load_weights
@@ -79,10 +79,11 @@ class Encoder(nn.Module):
     that a cell covers to the centre of its receptive field, in cells, to the right and down. It is
     0 for networks that downsample by pooling, and about -0.5 for networks that downsample by
     convolutions with symmetric padding, such as ResNets. stages: stage of each layer; stage s has
-    one cell per 2^(s+1) pixels, so that stage 4 is the last in a network of stride 32.
-    trained_from: first trained stage; None freezes all stages. Frozen stages have no gradients, and
-    their batch norms keep their statistics even after train(). pretrained: whether the weights were
-    trained before; if so, batch norms keep their statistics in trained stages as well.
+    one cell per 2^(s+1) pixels, so that stage 4 is the last in a network of stride 32; networks of
+    timm are a single stage, 0. trained_from: first trained stage; None freezes all stages. Frozen
+    stages have no gradients, and their batch norms keep their statistics even after train().
+    pretrained: whether the weights were trained before; if so, batch norms keep their statistics in
+    trained stages as well.
     """
 
     def __init__(
@@ -106,10 +107,11 @@ class Encoder(nn.Module):
         field = field or measure_receptive_field(name, layers)
         self.stages, self.channels, self.stride, self.offset = field
         if trained_from is not None and not 0 <= trained_from <= max(self.stages):
-            raise InputError(
-                f"--fine-tune-encoder must be a stage of {name}, from 0 to {max(self.stages)}, "
-                f"got {trained_from}"
-            )
+            last = max(self.stages)
+            allowed = f"a stage of {name}, from 0 to {last}"
+            if not last:
+                allowed = f"0, the only stage of {name}"
+            raise InputError(f"--fine-tune-encoder must be {allowed}, got {trained_from}")
         for stage, layer in zip(self.stages, layers, strict=True):
             layer.requires_grad_(self._is_trained(stage))
         self.train()
@@ -189,15 +191,15 @@ def build_encoder(
 ) -> Encoder:
     """Build the encoder `name`: a torchvision CNN classifier, "timm:NAME" or "small_cnn".
 
-    weights: None for random weights; a torchvision weights name ("IMAGENET1K_V1", "DEFAULT"),
-    which is downloaded; a local .pth or .safetensors file with torchvision's parameter names; the
-    directory of a run or checkpoint with the same encoder; or the name of a model that comes with
-    the package. fine_tune_from: first trained stage. None freezes all stages, except that a
-    small_cnn without weights is trained entirely, since its random features carry little
-    information. pretrained: whether the caller will load weights; if so, the encoder is treated as
-    pretrained.
-    Raises InputError for an unknown name, a network that is not a CNN, a stage that it does not
-    have, and weights that cannot be read or do not fit the network.
+    weights: None for random weights; the name of weights published by torchvision or timm
+    ("IMAGENET1K_V1", "DEFAULT"), which are downloaded; a local .pth or .safetensors file with the
+    parameter names of torchvision or timm; the directory of a run or checkpoint with the same
+    encoder; or the name of a model that comes with the package, with the same encoder.
+    fine_tune_from: first trained stage. None freezes all stages, except that a small_cnn without
+    weights is trained entirely, since its random features carry little information.
+    pretrained: whether the caller will load weights; if so, the encoder is treated as pretrained.
+    Raises InputError for an unknown name, a network without a square feature map, a stage that it
+    does not have, and weights that cannot be read or downloaded or do not fit the network.
     """
     pretrained = pretrained or weights is not None
     if weights is not None and (directory := find_pretrained(weights)):
@@ -250,7 +252,7 @@ def _torchvision_model(name: str) -> nn.Module:
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise InputError(
-            f"unknown encoder {name!r}; choose {SMALL_CNN} or one of {', '.join(known)}"
+            f"unknown encoder {name!r}; choose {SMALL_CNN}, {TIMM}NAME or one of {', '.join(known)}"
         )
     options = {"init_weights": False} if name in INCEPTIONS else {}
     device = torch.get_default_device()

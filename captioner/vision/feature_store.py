@@ -93,7 +93,7 @@ class StoredFeatures:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one stored row: (h, w, D) for maps, (2, D) for pooled rows."""
+        """The shape of one stored row: (h, w, D) for maps, (2, D) for pooled rows; () if N is 0."""
         return self.segments[self.places[0, 0]].shape if len(self.places) else ()
 
     def load(self, indices: Sequence[int]) -> Tensor:

@@ -12,13 +12,16 @@ WEIGHTS_FILES = (".pth", ".pt", ".bin", ".tar", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True)
 class EncoderOptions(Options):
-    """Options of the encoder: the CNN, the source of its weights, and the stages to train."""
+    """Options of the encoder: the network, its weights, the stages to train, and the image size."""
 
     encoder: str = option(SMALL_CNN, "small_cnn, a torchvision CNN, or timm:NAME")
     encoder_weights: str | None = option(
-        None, "name of published weights, a .pth or .safetensors file, or a run"
+        None,
+        "name of published weights, a .pth or .safetensors file, a run, or a model of the package",
     )
-    fine_tune_encoder: int | None = option(None, "first encoder stage to train, 0 to 4 [none]")
+    fine_tune_encoder: int | None = option(
+        None, "first stage to train, 0 to 4 [none; untrained small_cnn: 0]"
+    )
     image_size: int = option(224, "side length of resized images in pixels")
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ def measure_receptive_field(name: str, layers: nn.Sequential) -> ReceptiveField:
     """
     probe = torch.zeros(1, 3, SIDE, SIDE)
     not_a_cnn = InputError(
-        f"encoder {name!r} does not return a feature map (B, D, h, w); choose a CNN, "
+        f"encoder {name!r} does not return a square feature map (B, D, h, w); choose a CNN, "
         "such as resnet50 or mobilenet_v2"
     )
     stages: list[int] = []

@@ -100,17 +100,22 @@ def build_timm(name: str, weights: str | None) -> tuple[nn.Sequential, Receptive
 
 
 def _create(name: str, weights: str | None) -> Any:
-    """Create a network for images of any size, if it can be, with downloaded weights, if named."""
+    """Create a network, for images of any size if it has an option for that.
+
+    weights: DEFAULT or a tag, whose weights are downloaded; None or a file yields random weights.
+    """
     timm, known = _import_timm(), _known(name)
     downloads = weights is not None and not _is_file(weights)
     if downloads and weights != "DEFAULT":
         known = f"{known.partition('.')[0]}.{weights}"
-        if not timm.is_model_pretrained(known):
-            tags = timm.list_pretrained(f"{known.partition('.')[0]}.*")
-            raise InputError(
-                f"{name} has no weights {weights!r}; choose DEFAULT, a file, or one of "
-                f"{', '.join(tag.partition('.')[2] for tag in tags) or 'none'}"
-            )
+    if downloads and not timm.is_model_pretrained(known):
+        tags = timm.list_pretrained(f"{known.partition('.')[0]}.*")
+        raise InputError(
+            f"{name} has no weights {weights!r}; choose DEFAULT, a file, or one of "
+            f"{', '.join(tag.partition('.')[2] for tag in tags)}"
+            if tags
+            else f"{name} has no published weights; pass a file to --encoder-weights"
+        )
     for options in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
         try:
             return timm.create_model(known, pretrained=downloads, num_classes=0, **options)

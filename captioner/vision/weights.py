@@ -1,4 +1,4 @@
-"""Loading encoder weights from a file or by torchvision name."""
+"""Loading encoder weights from a file or a run, or by torchvision name."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def load_weights(
 ) -> None:
     """Load weights into the encoder `name`, whose `layers` are part of the `whole` classifier.
 
-    weights: a file written by torch.save (.pth, .pt, .bin, .pth.tar) or a .safetensors file; or a
+    weights: a file written by torch.save (.pth, .pt, .bin, .ckpt, .tar) or by safetensors; or a
     torchvision weights name, which is downloaded. Tensors must be named as in torchvision's whole
     classifier, possibly with a common prefix such as "module."; tensors of the classifier head
     are not needed. Files may lack batch norm counters, which are not used, and may use DenseNet's
@@ -69,8 +69,8 @@ def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
     found = next((path for path in candidates if (path / RUN_WEIGHTS).is_file()), None)
     if found is None:
         raise InputError(
-            f"encoder weights must be a run, a checkpoint or a file, got {directory}; check the "
-            "path"
+            f"encoder weights {directory} contain no {RUN_WEIGHTS}; pass a run, a checkpoint or a "
+            "file"
         )
     try:
         config = json.loads((found / RUN_CONFIG).read_text(encoding="utf-8"))
@@ -164,17 +164,21 @@ def _read_weights(name: str, weights: str) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """Return why a file cannot be read, since torch.load's message suggests unsafe unpickling."""
+    """Return why a file cannot be read, and what to do.
+
+    The message of torch.load is not repeated, because it suggests unsafe unpickling.
+    """
     message = str(error)
     if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", message):
         return f"it contains {foreign[1]}, not only tensors; save the model's state_dict() alone"
     if "TorchScript" in message:
         return "it is a TorchScript program; save the model's state_dict()"
+    advice = "copy or download it again"
     if path.stat().st_size == 0:
-        return "the file is empty"
+        return f"the file is empty; {advice}"
     if path.suffix == ".safetensors":
-        return message
-    return "it is damaged, or was not written by torch.save"
+        return f"{message}; {advice}"
+    return f"it is damaged, or was not written by torch.save; {advice}"
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
@@ -210,14 +214,14 @@ def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
 def _download_weights(name: str, weights: str) -> dict[str, Tensor]:
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise InputError(
-            f"encoder weights {weights!r} cannot be downloaded: {name} has no published weights; "
-            "pass a file or a run to --encoder-weights"
+            f"encoder weights {weights!r} are neither a file nor a run, and {name} has no "
+            "published weights; pass a file or a run to --encoder-weights"
         )
     published = torchvision.models.get_model_weights(name)
     if weights != "DEFAULT" and weights not in published.__members__:
         raise InputError(
-            f"{name} has no weights {weights!r}; choose {', '.join(published.__members__)}, or a "
-            ".pth or .safetensors file"
+            f"{name} has no weights {weights!r}; choose {', '.join(published.__members__)}, a .pth "
+            "or .safetensors file, or a run"
         )
     try:
         values: dict[str, Tensor] = published[weights].get_state_dict(
@@ -225,6 +229,7 @@ def _download_weights(name: str, weights: str) -> dict[str, Tensor]:
         )
     except (OSError, RuntimeError) as error:  # RuntimeError for a wrong hash
         raise InputError(
-            f"weights {weights} of {name}: download failed: {error}; check the connection"
+            f"weights {weights} of {name}: download failed: {error}; check the connection, or pass "
+            "a file to --encoder-weights"
         ) from error
     return values

@@ -123,10 +123,10 @@ MISTAKES = {
     "rare words": Mistake(f"{ON_COLOURS} --min-count 99", "no word occurs at least 99 times"),
     # encoder
     "unknown encoder": Mistake(
-        f"{ON_COLOURS} --encoder resnet5", r"unknown encoder 'resnet5'; choose small_cnn or one of"
+        f"{ON_COLOURS} --encoder resnet5", r"unknown encoder 'resnet5'; choose small_cnn, timm:NAME"
     ),
     "encoder without a map": Mistake(
-        f"{ON_COLOURS} --encoder vit_b_16", r"encoder 'vit_b_16' does not return a feature map"
+        f"{ON_COLOURS} --encoder vit_b_16", r"'vit_b_16' does not return a square feature map"
     ),
     "weights of another encoder": Mistake(
         f"{ON_COLOURS} --encoder squeezenet1_1 --encoder-weights {{here}}/small.pth",

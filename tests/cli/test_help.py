@@ -41,6 +41,23 @@ def test_help_fits_a_screen(parsers, name, monkeypatch):
         assert (shown is None) == (action.help == argparse.SUPPRESS)
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--system", "relation"], "early stopping [accuracy] "),
+        (["--system", "relation"], "drawn at random [6] "),
+        (["--system", "relation"], "With --encoder small_cnn, the defaults are --epochs 8 "),
+        (["--system", "joint"], "early stopping [rsum_equal_texts] "),
+        (["--system", "joint", "--recipe", "favre2017"], "train on, in order [1] "),
+    ],
+)
+def test_help_shows_the_defaults_of_the_system(words, shown, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        commands.main(["train", *words, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert shown in text
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit, match="0"):
         commands.main(["--version"])

@@ -32,11 +32,11 @@ def unreadable(tmp_path, tmp_path_factory, monkeypatch):
 
 MISTAKES = [
     ({"encoder": "resnet5"}, "unknown encoder 'resnet5'"),
-    ({"encoder": "vit_b_16"}, "encoder 'vit_b_16' does not return a feature map"),
+    ({"encoder": "vit_b_16"}, "encoder 'vit_b_16' does not return a square feature map"),
     ({"fine_tune_encoder": 9}, "--fine-tune-encoder must be a stage of small_cnn"),
     ({"encoder_weights": "gone.pth"}, "encoder weights gone.pth do not exist"),
     ({"encoder_weights": "damaged.pth"}, "encoder weights damaged.pth cannot be read"),
-    ({"encoder_weights": "DEFAULT"}, "encoder weights 'DEFAULT' cannot be downloaded: small_cnn"),
+    ({"encoder_weights": "DEFAULT"}, "encoder weights 'DEFAULT' are neither a file nor a run, and"),
     ({"encoder": "squeezenet1_1", "encoder_weights": "small.pth"}, "do not fit squeezenet1_1"),
     ({"device": "abacus"}, "device must be cpu, cuda"),
     ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),

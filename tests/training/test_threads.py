@@ -45,7 +45,7 @@ def test_threads_give_way_to_other_programs_and_come_back(capsys):
     assert counts == [4, 4, 3, 1, 1, 4]
     out = capsys.readouterr().out
     assert out.count("note: other programs use") == 1
-    assert "use 1.2 of the cores; training continues with 3 of 4 threads" in out
+    assert "use 1.2 cores; training continues with 3 of 4 threads" in out
 
 
 @pytest.mark.usefixtures("four_threads")

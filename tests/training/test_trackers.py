@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,6 +85,28 @@ def test_an_error_in_closing_hides_no_other_error(monkeypatch):
     with pytest.raises(OSError, match="full"), open_trackers(["wandb"], run) as opened:
         assert len(opened) == 1
     assert log == ["closed"] * 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [
+        (None, "check that run can be written"),
+        ("online", "check the connection and the login, or unset WANDB_MODE"),
+    ],
+)
+def test_an_error_in_opening_says_what_to_check(monkeypatch, mode, advice):
+    def fail(**_):
+        raise OSError("no space")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=fail, Settings=dict))
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    expected = f"^Weights & Biases cannot be used: no space; {advice}$"
+    with (
+        pytest.raises(InputError, match=expected),
+        open_trackers(["wandb"], TrackedRun(Path("run"), {})),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

@@ -174,7 +174,7 @@ def test_fine_tuning_trains_the_whole_network():
     assert all(parameter.requires_grad for parameter in encoder.parameters())
     encoder.train()(pixels(64)).sum().backward()
     assert encoder.layers[0].model.stem[0].weight.grad is not None
-    with pytest.raises(InputError, match="must be a stage of timm:convnext_atto, from 0 to 0"):
+    with pytest.raises(InputError, match="must be 0, the only stage of timm:convnext_atto, got"):
         build_encoder("timm:convnext_atto", fine_tune_from=4)
 
 
@@ -190,6 +190,14 @@ def test_fine_tuning_trains_the_whole_network():
 def test_mistakes(name, weights, message):
     with pytest.raises(InputError, match=message):
         build_encoder(name, weights)
+
+
+def test_a_network_without_published_weights(monkeypatch):
+    monkeypatch.setattr(timm, "is_model_pretrained", lambda _: False)
+    monkeypatch.setattr(timm, "list_pretrained", lambda _: [])
+    for weights in ("DEFAULT", "in1k"):
+        with pytest.raises(InputError, match=r"^timm:resnet18 has no published weights; pass a"):
+            build_encoder("timm:resnet18", weights)
 
 
 def test_a_missing_extra(monkeypatch):

@@ -13,7 +13,9 @@ class ModelOptions(Options):
     hard_attention: bool = option(False, "attention trained on one sampled position per word")
     embedding_size: int = option(300, "size of word embeddings and output layer")
     hidden_size: int = option(512, "size of the LSTM's hidden state")
-    annotation_size: int = option(512, "channels of the projected feature map; 0: no projection")
+    annotation_size: int = option(
+        512, "number of channels of the projected feature map; 0: no projection"
+    )
     attention_size: int = option(256, "size of the attention's hidden layer")
     dropout: float = option(
         0.3, "dropout rate of embeddings, annotations, hidden states and outputs"

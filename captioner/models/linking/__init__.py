@@ -1,1 +1,1 @@
-"""Models that embed images and texts in a shared space."""
+"""Models that link images and texts: in a shared space, or by scores of pairs."""

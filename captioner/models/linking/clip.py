@@ -32,9 +32,10 @@ TEXTS_AT_ONCE = 64
 class ClipImages(nn.Module):
     """An image tower: (B, 3, S, S) -> (B, 2E, h, w).
 
-    The first E channels are the embedding of the whole image, the same in every cell, and the
-    others those of the patches in the space of the texts, neither of norm 1. So one stored map
-    serves both. Patches are what the tower's last projection makes of each patch token alone.
+    The first E channels are the embedding of the whole image, the same in every cell; the other E
+    are the embedding of the cell's patch in the space of the texts. Neither is scaled to norm 1. A
+    single stored map thus contains both. The embedding of a patch is the output of the tower's last
+    layers for its token alone. Raises InputError for a tower without patch tokens that can be used.
     """
 
     def __init__(self, visual: Any) -> None:
@@ -44,8 +45,8 @@ class ClipImages(nn.Module):
         if not self.is_timm:
             if getattr(visual, "attn_pool", None) is not None or not hasattr(visual, "ln_post"):
                 raise InputError(
-                    f"{type(visual).__name__} has no patch tokens that captioner can use; choose "
-                    "a model with a vision transformer, such as ViT-B-32 or ViT-B-16-SigLIP"
+                    f"the image tower {type(visual).__name__} has no patch tokens that captioner "
+                    "can use; choose another model, such as ViT-B-32 or ViT-B-16-SigLIP"
                 )
             visual.output_tokens = True
 
@@ -128,7 +129,7 @@ class ClipEmbedding(nn.Module):
         """Return the cosines (B, N, h, w) of the patches with texts, in [-1, 1].
 
         features: maps (B, 2E, h, w). vectors (N, E): unit rows of the texts. CLIP was not trained
-        to place words, so these are a rough guide.
+        to locate words, so these are a rough guide.
         """
         patches = F.normalize(features[:, self.dimensions :].float(), dim=1)
         return torch.einsum("behw,ne->bnhw", patches, vectors)
@@ -172,15 +173,17 @@ class ClipReader(TextReader):
 
 
 def build_clip(name: str, weights: str | Path | None = None) -> ClipEmbedding:
-    """Build the open_clip model `name` with the weights in a file; None for random weights.
+    """Build the open_clip model `name`. weights: a file; None for random weights.
 
-    With the default device "meta", the parameters are on it. Raises InputError for an unknown
-    model, one without patch tokens, and weights that open_clip cannot load.
+    With the default device "meta", the parameters are on it. Raises InputError if open_clip is not
+    installed, for an unknown model, one without patch tokens and one that cannot be built, and for
+    weights that are missing or that open_clip cannot load.
     """
     open_clip = _import_open_clip(name)
     path = None if weights is None else Path(weights)
     if path is not None and not path.is_file():
-        raise InputError(f"weights {path} do not exist; pass a file of weights of {name}")
+        problem = "are not a file" if path.exists() else "do not exist"
+        raise InputError(f"weights {path} {problem}; pass a file of weights of {name}")
     to_meta = torch.get_default_device().type == "meta"
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         try:
@@ -190,9 +193,10 @@ def build_clip(name: str, weights: str | Path | None = None) -> ClipEmbedding:
         except Exception as error:  # open_clip and torch raise various errors
             reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{OPEN_CLIP}{name} cannot be built"
-                f"{'' if path is None else f' with the weights {path}'}: {reason}; check the name "
-                "and the weights"
+                f"{OPEN_CLIP}{name} cannot be built: {reason}; choose another model"
+                if path is None
+                else f"{OPEN_CLIP}{name} cannot be built with the weights {path}: {reason}; check "
+                f"that they are weights of {name}"
             ) from error
         built = ClipEmbedding(name, model)
     if to_meta:
@@ -201,8 +205,11 @@ def build_clip(name: str, weights: str | Path | None = None) -> ClipEmbedding:
 
 
 def clip_transform(name: str) -> Transform:
-    """Return the transform of an open_clip model: the size of its config, and the mean, std and
-    interpolation of its published weights. The whole image is squashed to the square.
+    """Return the transform of an open_clip model, which squashes the whole image to a square.
+
+    The size is that of the model's config; mean, std and interpolation are those of the first of
+    its published weights, or those of OpenAI's CLIP if there are none. Raises InputError if
+    open_clip is not installed, and for an unknown model.
     """
     open_clip = _import_open_clip(name)
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -236,14 +243,21 @@ def clip_config(name: str, transform: Transform) -> dict[str, Any]:
 
 
 def load_clip_reader(name: str) -> ClipReader:
-    """Return the reader of an open_clip model; SigLIP's tokenizers are downloaded by open_clip."""
+    """Return the reader of an open_clip model; open_clip downloads the tokenizers of some models.
+
+    Raises InputError if open_clip is not installed, for an unknown model, and for a tokenizer that
+    cannot be loaded.
+    """
     open_clip = _import_open_clip(name)
     try:
         return ClipReader(name=name, tokenize=open_clip.get_tokenizer(name))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
+        advice = "check the connection, from which open_clip downloads it"
+        if isinstance(error, ImportError):
+            advice = "install the missing package"
         raise InputError(
-            f"the tokenizer of {OPEN_CLIP}{name} cannot be loaded: {reason}; check the connection"
+            f"the tokenizer of {OPEN_CLIP}{name} cannot be loaded: {reason}; {advice}"
         ) from error
 
 

@@ -35,7 +35,9 @@ def info_nce(
     scores (B, N): cosines divided by the temperature. For each text, one cross-entropy is over its
     image and the negative images, the other over the text and the negative texts of its image (van
     den Oord et al. 2018; Radford et al. 2021, figure 3). own (B, N): mask of each image's own
-    texts; None selects `own_texts`.
+    texts; None selects `own_texts`. further (N,): the score of each text's image with one more
+    negative text, such as one with exchanged words; the lowest number where there is none. None
+    adds no such texts.
     """
     own = own_texts(image_of_text, len(scores)) if own is None else own
     right = scores.gather(0, image_of_text[None])[0]  # (N,)
@@ -50,7 +52,7 @@ def info_nce(
 
 
 def image_cross_entropy(scores: Tensor, image_of_text: Tensor, own: Tensor) -> Tensor:
-    """Return the summed cross-entropy (nats) of each text's image among it and its negatives.
+    """Return the summed cross-entropy (nats) of telling each text's image from negative images.
 
     scores (B, N), image_of_text (N,) and own (B, N): as in `info_nce`.
     """
@@ -124,12 +126,12 @@ def hardest_hinges(
 
 
 def shifted_hinges(scores: Tensor, others: Tensor, own: Tensor, margin: float) -> Tensor:
-    """Return the mean hinge loss of negatives that serve a text and an image each.
+    """Return the mean hinge loss of negative pairs, each compared with two positive pairs.
 
     scores (1 + K, N): those of texts with their images, followed by those of each text n with the
     image of another text m. others (K, N): the m. own (K, N): True where text n is also one of that
-    image's own, which is not a negative. The pair is compared with text n and its image, and with
-    text m and its image. Without any negatives, the loss is 0.
+    image's own, so that the pair is not negative. A negative pair is compared with text n and its
+    image, and with text m and its image. Without any negatives, the loss is 0.
     """
     right, wrong = scores[0], scores[1:]
     for_texts = (margin - right + wrong).clamp_min(0)

@@ -1,7 +1,7 @@
 """Joint embedding of images and sentences: a linear image side and a GRU over words.
 
-Shapes: B images, N texts, T words, X image dimensions, W word dimensions, Y dimensions of the
-optional sentence vectors, H hidden size, E embedding dimensions.
+Shapes: B images, S image side, N texts, T words, X image dimensions, W word dimensions, Y
+dimensions of the optional sentence vectors, H hidden size, E embedding dimensions.
 """
 
 import math
@@ -36,16 +36,16 @@ MAX_SCALE = 100.0  # of cosines in InfoNCE, as in CLIP: a temperature of at leas
 
 @dataclass(frozen=True)
 class Exchanged:
-    """Texts with exchanged words: further negatives of the images of other texts.
+    """Texts with exchanged words: further negatives of the images of the original texts.
 
-    texts: M texts. rows (M,): the text whose words were exchanged, in the batch.
+    texts: M texts. rows (M,): the index in the batch of the text whose words were exchanged.
     """
 
     texts: Texts
     rows: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Exchanged":
-        """Return the same with `change` applied to all tensors."""
+        """Return the texts with `change` applied to all tensors."""
         return Exchanged(self.texts.map(change), change(self.rows))
 
 
@@ -53,8 +53,9 @@ class Exchanged:
 class Differences:
     """Queries A - B, for images with A and without B.
 
-    words: texts B of one word. rows (M,): the text A of each query, in the batch. word_of (M,): its
-    text B, in `words`. own (B, M): mask of the images with A and without B.
+    words: the texts B, of one word each. rows (M,): the index in the batch of each query's text A.
+    word_of (M,): the index in `words` of its text B. own (B, M): mask of the images with A and
+    without B.
     """
 
     words: Texts
@@ -63,7 +64,7 @@ class Differences:
     own: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Differences":
-        """Return the same with `change` applied to all tensors."""
+        """Return the queries with `change` applied to all tensors."""
         rest = (change(tensor) for tensor in (self.rows, self.word_of, self.own))
         return Differences(self.words.map(change), *rest)
 
@@ -77,7 +78,8 @@ class JointBatch:
     ids: one id per image, for error messages. warm: whether the warm-up epochs are over; the loss
     "hardest" then uses only the hardest negatives. wrong_texts: a negative for each text, that is,
     a text of another image; only for the loss "random-negative". own (B, N): as in
-    `contrastive.info_nce`. differences: only for the loss "infonce".
+    `contrastive.info_nce`. exchanged: further negatives, or None. differences: queries that
+    subtract a word, or None; only for the loss "infonce".
     """
 
     images: Tensor
@@ -175,7 +177,7 @@ class JointEmbedding(nn.Module):
         return self._scaled(vectors.tanh() if options.image_activation == "tanh" else vectors)
 
     def encode_texts(self, texts: Texts) -> Tensor:
-        """Map N texts to embeddings (N, E); texts without words are accepted."""
+        """Map N texts with tokens to embeddings (N, E); texts without words are accepted."""
         assert texts.tokens is not None
         lengths = (texts.tokens != PAD).sum(1).clamp_min(1)  # (N,)
         rate = self.options.word_dropout if self.training else 0.0
@@ -196,7 +198,10 @@ class JointEmbedding(nn.Module):
         return F.normalize(rows.float(), dim=-1) if cosine else rows.float()
 
     def loss(self, batch: JointBatch) -> Loss:
-        """Return the mean loss over the texts; its `count` is their number."""
+        """Return the mean loss over the texts; its `count` is their number.
+
+        Exchanged texts and differences add to the loss, but not to the number.
+        """
         features = batch.images
         if not batch.are_features:
             assert self.encoder is not None
@@ -224,7 +229,10 @@ class JointEmbedding(nn.Module):
         return Loss(value, len(texts), {RELATIVE: value.detach() / self.options.margin})
 
     def _loss(self, batch: JointBatch, images: Tensor, texts: Tensor, others: list[Tensor]) -> Loss:
-        """Return the loss; others: embeddings of exchanged texts, of words B, or of both."""
+        """Return the mean loss over the texts from embeddings.
+
+        others: those of the exchanged texts and of the words B, as far as the batch has them.
+        """
         scores, count, options = images @ texts.T, len(texts), self.options
         further = None
         if batch.exchanged is not None:
@@ -258,8 +266,8 @@ class JointEmbedding(nn.Module):
 def drop_words(tokens: Tensor, rate: float) -> Tensor:
     """Return tokens (N, T) in which random words are replaced by padding.
 
-    Their share is uniform between 0 and twice the rate, drawn for each text, so that texts of a few
-    words occur, too, as in queries.
+    rate: mean fraction of replaced words. The fraction of each text is drawn between 0 and twice
+    the rate, so that texts of few words also occur, as in queries.
     """
     if rate == 0:
         return tokens

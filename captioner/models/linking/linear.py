@@ -65,7 +65,7 @@ class LinearMap(nn.Module):
         options: LinearOptions,
         encoder: Encoder | None = None,
     ) -> None:
-        """Create the maps; image_size is X, and text_size is Y."""
+        """Create the maps. image_size: X. text_size: Y. encoder: None for given image vectors."""
         super().__init__()
         self.options = options
         limit = min(image_size, text_size) if options.solver == "cca" else options.dimensions
@@ -132,12 +132,12 @@ class LinearMap(nn.Module):
 def image_vectors(features: Tensor, *, scaled: bool = True, grid: int = 1) -> Tensor:
     """Return image vectors (B, X), float32, as `LinearMap.encode_images` uses them.
 
-    Features of an encoder are averaged over positions; if `scaled`, the square roots of the means
-    are scaled to norm 1, so that a few strong channels do not dominate the vector. features: as in
-    `LinearMap.encode_images`. grid: number of rows and columns of a grid; feature maps are averaged
-    in each of its cells, and the means are concatenated, so that X is grid**2 times the number of
-    channels. Raises InputError for features with any other number of dimensions, and for pooled
-    features if `grid` is not 1.
+    Features of an encoder are averaged over positions; if `scaled`, the square roots of the means,
+    with their signs, are scaled to norm 1, so that a few strong channels do not dominate the
+    vector. Image vectors are only converted. features: as in `LinearMap.encode_images`. grid:
+    number of rows and columns of a grid; feature maps are averaged in each of its cells, and the
+    means are concatenated, so that X is grid**2 times the number of channels. Raises InputError
+    for features with any other number of dimensions, and for pooled features if `grid` is not 1.
     """
     if features.ndim == 2:
         return features.float()
@@ -146,7 +146,7 @@ def image_vectors(features: Tensor, *, scaled: bool = True, grid: int = 1) -> Te
     elif features.ndim == 3 and grid == 1:
         mean = features[:, 0].float()
     else:
-        allowed = "2, 3 or 4 dimensions" if grid == 1 else "2 or 4 dimensions for an image_grid"
+        allowed = "2, 3 or 4 dimensions" if grid == 1 else "2 or 4 dimensions if image_grid > 1"
         raise InputError(f"image features must have {allowed}, got {features.ndim}")
     if not scaled:
         return mean

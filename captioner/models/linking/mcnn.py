@@ -2,7 +2,8 @@
 
 Ma et al. 2015 (Multimodal convolutional neural networks for matching image and sentence). The score
 of a pair is the output of a network that reads both, so there are no embeddings. Shapes: B images,
-N texts, P pairs, T words, U units (windows of words, or of units below), C units of a layer.
+X image channels, N texts, P pairs, K negatives of a text, T words, U positions of units (windows of
+words, or of units of the layer below), C channels of a layer.
 """
 
 import math
@@ -35,8 +36,9 @@ TEXTS_AT_ONCE = 256  # texts whose units are in memory while pairs are scored
 class TextParts(NamedTuple):
     """What texts contribute to the layer that merges them with images.
 
-    sums (N, U, C): sums of the layer over its inputs from the text, pooled; minus infinity for
-    units of padding, whose outputs are then zero. gates (N, U): False for these units.
+    sums (N, U, C): outputs of the layer before the activation, for its inputs from the text, and
+    pooled. gates (N, U): False for units of padding, whose sums are minus infinity in a
+    convolution, so that their outputs are zero.
     """
 
     sums: Tensor
@@ -48,9 +50,9 @@ class MultimodalCNN(nn.Module):
 
     A convolution reads windows of WINDOW units. After the first two, the maximum of every POOL
     units is taken, after the third that of all units. A window of padding yields zeros, so that the
-    number of padding words has no effect. The level of `options` determines the layer that reads
-    the image, too: the first, second or third convolution (word, phrase, long-phrase), or the
-    hidden layer of the MLP (sentence). That layer is split, W [w; v] = W_w w + W_v v: `text_parts`
+    number of padding words has no effect. The level of `options` determines which layer also reads
+    the image: the first, second or third convolution (word, phrase, long-phrase), or the hidden
+    layer of the MLP (sentence). That layer is split, W [w; v] = W_w w + W_v v: `text_parts`
     and `image_parts` compute the halves once for each text and image, and `merge` their sum and all
     that follows for each pair.
     """
@@ -60,7 +62,7 @@ class MultimodalCNN(nn.Module):
     def __init__(
         self, image_size: int, vocabulary_size: int, options: McnnOptions, encoder: Encoder
     ) -> None:
-        """Create the layers; image_size is the number of channels of the encoder."""
+        """Create the layers; image_size is X, the number of channels of the encoder."""
         super().__init__()
         self.options = options
         self.encoder = encoder
@@ -81,12 +83,12 @@ class MultimodalCNN(nn.Module):
 
     @torch.no_grad()
     def start_as_similarity(self) -> None:
-        """Set weights for which scores grow with similarity, for an encoder that is trained.
+        """Set weights with which scores grow with similarity; useful with a pretrained encoder.
 
         In the layer that reads the image, units form groups of four, with the inputs a + b, a - b,
         -a + b and -a - b, where a is from the text and b from the image. Counted with the signs of
-        ab, their outputs add up to |a + b| - |a - b|, which is larger the more a and b agree. The
-        layers above pass on that sum.
+        ab, their outputs add up to |a + b| - |a - b|, which is larger the more a and b agree. In
+        the layers above, weights that pass on that sum are added to half of the random weights.
         """
         layer, *above = list(self.layers)[self.merging :]
         rows = layer.out_features // 4 * 4
@@ -114,7 +116,7 @@ class MultimodalCNN(nn.Module):
 
     @property
     def dimensions(self) -> int:
-        """Raises InputError, as `encode_images` does."""
+        """Raises InputError, as `encode_images` does: an m-CNN has no embeddings."""
         return _refuse_embeddings()
 
     def encode_images(self, _features: Tensor) -> Tensor:
@@ -128,14 +130,17 @@ class MultimodalCNN(nn.Module):
     def image_parts(self, features: Tensor) -> Tensor:
         """Return what images contribute to the layer that reads them, (B, C).
 
-        features: feature maps (B, X, h, w), pooled features (B, 2, X) or image vectors (B, X); a
-        grid needs maps or vectors.
+        features: feature maps (B, X, h, w), or pooled features (B, 2, X) if `image_grid` is 1, or
+        image vectors (B, X * image_grid**2).
         """
         parts: Tensor = self.image_layer(self.read_images(features))
         return parts
 
     def read_images(self, features: Tensor) -> Tensor:
-        """Return the vectors of images that a layer reads, (B, `image_dimensions`)."""
+        """Return the image vectors (B, `image_dimensions`) that a layer reads.
+
+        features: as in `image_parts`.
+        """
         vectors = image_vectors(features, grid=self.options.image_grid)
         vectors = vectors * math.sqrt(vectors.shape[1])  # to a mean square of 1
         vectors = self.standardize(vectors[..., None, None]).flatten(1)
@@ -143,7 +148,7 @@ class MultimodalCNN(nn.Module):
         return read
 
     def measure_images(self, batches: Iterable[Tensor]) -> None:
-        """Set the mean and std of image vectors from batches of a trained encoder's features.
+        """Set the mean and std of image vectors from batches of a pretrained encoder's features.
 
         Image vectors share a large component, which would contribute the same to every score.
         """
@@ -153,7 +158,10 @@ class MultimodalCNN(nn.Module):
         )
 
     def text_parts(self, texts: Texts) -> TextParts:
-        """Return what N texts, which may contain no words, contribute to that layer."""
+        """Return what N texts contribute to the layer that reads the images.
+
+        Texts without words are accepted.
+        """
         assert texts.tokens is not None
         tokens = drop_words(texts.tokens, self.options.word_dropout if self.training else 0.0)
         units, gates = self.words(tokens), tokens != PAD
@@ -191,9 +199,9 @@ class MultimodalCNN(nn.Module):
     def loss(self, batch: JointBatch) -> Loss:
         """Return the mean hinge loss of pairs and negatives; its `count` is the number of texts.
 
-        The images of the texts, in their order, are shifted by `negatives` random distances: the
-        text n with the image of the text m is a negative for both. An image's own captions, and
-        captions that are equal to one of them, are not negatives.
+        The images of the texts, in their order, are shifted by up to `negatives` different random
+        distances: text n with the image of text m is a negative for both. An image's own captions,
+        and captions that `own` of the batch marks as equal to one of them, are not negatives.
         """
         features, count = batch.images, len(batch.texts)
         if not batch.are_features:
@@ -222,7 +230,8 @@ class MultimodalCNN(nn.Module):
         """Return the scores (P,) of pairs, float32.
 
         images (B, C): as returned by `image_parts`. pairs (P, 2): the index of an image and of a
-        text. chunk: number of pairs to score at once. All tensors are on the model's device.
+        text. chunk: maximum number of pairs to score at once. All tensors are on the model's
+        device.
         """
         scores = torch.empty(len(pairs), device=images.device)
         blocks = _blocks(texts)
@@ -242,7 +251,10 @@ class MultimodalCNN(nn.Module):
     def score_matrix(
         self, images: Tensor, texts: Texts, chunk: int = CHUNK, show_progress: bool = False
     ) -> Tensor:
-        """Return the score (B, N) of each image with each text, float32; see `score_pairs`."""
+        """Return the score (B, N) of each image with each text, float32.
+
+        images, chunk: as in `score_pairs`.
+        """
         scores = torch.empty(len(images), len(texts), device=images.device)
         with _progress(scores.numel(), show_progress) as bar:
             for block in _blocks(texts) if len(texts) else ():
@@ -258,7 +270,8 @@ def convolve(layer: nn.Module, units: Tensor, gates: Tensor) -> TextParts:
     """Apply a layer to the window of WINDOW units that begins at each unit; return sums and gates.
 
     units (..., N, U, C): zero where gates (N, U) are False; the last windows are filled with zeros.
-    Only windows that are not all padding are computed; the sums of others are minus infinity.
+    Windows that are all padding are not computed: their sums are minus infinity, and their gates
+    False.
     """
     padded, width = F.pad(units, (0, 0, 0, WINDOW - 1)).flatten(-3, -2), units.shape[-2]
     gates = F.pad(gates, (0, WINDOW - 1)).unfold(-1, WINDOW, 1).any(-1)
@@ -274,7 +287,7 @@ def convolve(layer: nn.Module, units: Tensor, gates: Tensor) -> TextParts:
 def pool(units: Tensor, size: int, padding: float) -> Tensor:
     """Return the maximum (..., ceil(U / size), C) of every `size` consecutive units (..., U, C).
 
-    padding: the value of the units that are missing from the last ones.
+    padding: the value that fills the last group if it has fewer than `size` units.
     """
     padded = F.pad(units, (0, 0, 0, -units.shape[-2] % size), value=padding)
     return torch.unflatten(padded, -2, (-1, size)).amax(-2)

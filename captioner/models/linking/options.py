@@ -66,7 +66,7 @@ class JointOptions(Options):
     )
     image_scaling: str = option(
         "sqrt",
-        "scaling of pooled features: sqrt (signed square roots, scaled to norm 1) or none",
+        "scaling of averaged features: sqrt (signed square roots, scaled to norm 1) or none",
         choices=SCALINGS,
     )
     image_grid: int = option(
@@ -94,7 +94,9 @@ class JointOptions(Options):
         check_at_least(self, 0, "margin", "warm_up_epochs", "subtraction_weight")
         check_at_least(self, 0.001, "temperature")
         if not self.text_layer and self.word_sum:
-            raise InputError("the sum of word embeddings needs a text layer; pass --no-word-sum")
+            raise InputError(
+                "the sum of word embeddings needs a text layer; pass --no-word-sum or --text-layer"
+            )
         if not self.text_layer and self.hidden_size != self.dimensions:
             raise InputError(
                 "without a text layer, the hidden state is the embedding of a text: hidden_size is "
@@ -169,10 +171,10 @@ class McnnOptions(Options):
     )
     word_size: int = option(100, "size of word embeddings")
     image_dimensions: int = option(256, "number of dimensions of the image vector")
-    maps: int = option(200, "number of maps of each convolution")
+    maps: int = option(200, "number of feature maps of each convolution")
     hidden_size: int = option(400, "size of the hidden layer")
     image_grid: int = option(
-        1, "rows and columns of the grid in which features are averaged, to keep positions"
+        1, "number of rows and columns of the grid in whose cells features are averaged"
     )
     margin: float = option(0.5, "margin between the scores of positive and negative pairs")
     negatives: int = option(
@@ -180,7 +182,7 @@ class McnnOptions(Options):
     )
     dropout: float = option(0.2, "dropout rate of the inputs of all layers")
     word_dropout: float = option(
-        0.1, "mean share of words left out of a text in training, at most 0.5"
+        0.1, "mean fraction of words dropped from a text in training, at most 0.5"
     )
 
     def __post_init__(self) -> None:

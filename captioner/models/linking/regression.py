@@ -1,7 +1,8 @@
 """Regression of text vectors from images: the text vectors are fixed, and an image network learns.
 
 See Gomez et al. 2018 (Learning to learn from web data through deep semantic embeddings). Shapes: B
-images, N texts, X image dimensions, Y dimensions of the text vectors and of the shared space.
+images, S image side, N texts, X image dimensions, (h, w) grid, Y dimensions of the text vectors and
+of the shared space.
 """
 
 import math

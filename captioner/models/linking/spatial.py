@@ -1,8 +1,8 @@
 """Spatial embedding: words and the regions of images in one space.
 
 The cosines of all regions with the vector of a label form a map of where the label is; training
-needs only labels of whole images (Kovacs and Bremner 2019). Shapes: B images, L labels, K blocks of
-region embeddings, D channels, (h, w) grid, E embedding dimensions.
+needs only labels of whole images (Kovacs and Bremner 2019). Shapes: B images, S image side, L
+labels, K blocks of region embeddings, D channels, (h, w) grid, E embedding dimensions.
 """
 
 import math
@@ -24,7 +24,7 @@ CENTRE_RATE = 0.02  # of the running mean of regions
 
 @dataclass(frozen=True)
 class SpatialBatch:
-    """Images, and the positive and negative labels to train them on.
+    """Images, and their positive and negative labels for a training step.
 
     images: pixels (B, 3, S, S) if `are_features` is false, otherwise feature maps (B, D, h, w).
     vectors (B, L, E): unit vectors of each image's labels. targets (B, L): 1 for positive labels,
@@ -92,7 +92,8 @@ class SpatialEmbedding(nn.Module):
         """
         if features.ndim != 4:
             raise InputError(
-                f"regions need feature maps (B, D, h, w), got shape {tuple(features.shape)}"
+                f"regions need feature maps (B, D, h, w), got shape {tuple(features.shape)}; pass "
+                "maps that are not pooled"
             )
         maps = features.to(self.blocks.weight.dtype)  # stored maps have half precision
         maps = F.dropout2d(maps, self.options.dropout, self.training)
@@ -144,13 +145,17 @@ class SpatialEmbedding(nn.Module):
     def pool(self, regions: Tensor) -> Tensor:
         """Average region embeddings (B, K, E, h, w) into one unit row per image (B, E).
 
-        The mean region of the training images is subtracted before the rows are scaled to norm 1;
-        otherwise, a text close to this mean would be the best match of every image.
+        `centre`, a running mean of the regions of training images, is subtracted before the rows
+        are scaled to norm 1; otherwise, a text close to this mean would be the best match of every
+        image.
         """
         return F.normalize(regions.mean((1, 3, 4)) - self.centre, dim=-1)
 
     def encode_texts(self, texts: Tensor | Texts) -> Tensor:
-        """Return text vectors (N, E), passed as a tensor or in `Texts`, scaled to norm 1."""
+        """Return text vectors (N, E), passed as a tensor or in `Texts`, scaled to norm 1.
+
+        Zeros remain zeros.
+        """
         vectors = texts.vectors if isinstance(texts, Texts) else texts
         assert vectors is not None
         return F.normalize(vectors, dim=-1)
@@ -176,8 +181,9 @@ class SpatialEmbedding(nn.Module):
     def _drop_cells(self, features: Tensor) -> Tensor:
         """In training, return the features (B, D, n, 1) of random cells, the same for all images.
 
-        As any cell may be dropped, the model learns to recognise an object from several of its
-        cells, so that maps cover more of the object (Singh and Lee 2017, Hide-and-Seek).
+        Without `cell_dropout`, and outside training, the features are returned unchanged. As any
+        cell may be dropped, the model learns to recognise an object from several of its cells, so
+        that maps cover more of the object (Singh and Lee 2017, Hide-and-Seek).
         """
         if not (self.training and self.options.cell_dropout):
             return features
@@ -187,5 +193,8 @@ class SpatialEmbedding(nn.Module):
         return flat[:, :, kept][..., None]
 
     def update_statistics(self, sums: Tensor) -> None:
-        """Update the mean region from a batch's sums (E + 1,); the last is the number of images."""
+        """Move `centre` towards the mean region of a batch.
+
+        sums (E + 1,): the sum of the images' mean regions, and the number of images.
+        """
         self.centre.lerp_(sums[:-1] / sums[-1].clamp_min(1), CENTRE_RATE)

@@ -167,7 +167,10 @@ def _describe(part: SentenceEncoder) -> tuple[dict[str, Any], Arrays]:
 
 
 def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
-    """Rebuild a part; raise one of various exceptions if its contents do not match."""
+    """Rebuild a part from its entry in TEXT and its arrays.
+
+    Raises one of various exceptions if they do not match, and ImportError if an extra is missing.
+    """
     kind = _field(about, "kind", str)
     if kind != "rows" and (wrong := [n for n, a in arrays.items() if a.dtype != np.float32]):
         raise ValueError(f"{wrong[0]} must be float32, got {arrays[wrong[0]].dtype}")
@@ -195,7 +198,7 @@ def _restore(about: dict[str, Any], arrays: Arrays) -> SentenceEncoder:
         case "rows":
             rows = arrays["rows"]
             if set(arrays) != {"rows"} or rows.ndim != 2 or not rows.shape[1]:
-                raise ValueError(f"expected one array, rows (N, Y), got {_shapes(arrays)}")
+                raise ValueError(f"expected one array, rows (N, 1 or more), got {_shapes(arrays)}")
             return GivenRows(rows, _field(about, "fingerprint", str), _field(about, "source", str))
     raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
 
@@ -240,7 +243,7 @@ def _restore_words(words: list[Any], arrays: Arrays) -> WordSum:
     if vectors is not None and (
         vectors.ndim != 2 or len(vectors) != len(words) or not vectors.shape[1]
     ):
-        raise ValueError(f"vectors must have shape ({len(words)}, Y), got {vectors.shape}")
+        raise ValueError(f"vectors must have shape ({len(words)}, 1 or more), got {vectors.shape}")
     return WordSum(tuple(words), weights, vectors)
 
 

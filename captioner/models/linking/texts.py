@@ -43,7 +43,7 @@ class Texts:
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Texts":
-        """Return the texts with `change` applied to both tensors."""
+        """Return the texts with `change` applied to their tensors."""
         return Texts(
             None if self.tokens is None else change(self.tokens),
             None if self.vectors is None else change(self.vectors),

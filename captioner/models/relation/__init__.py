@@ -1,1 +1,1 @@
-"""Models of how an image and a text of several sentences relate"""
+"""Models of how an image and a text of several sentences relate."""

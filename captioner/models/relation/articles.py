@@ -19,10 +19,10 @@ from .options import MAX_SENTENCES, MAX_WORDS
 
 @dataclass(frozen=True)
 class Articles:
-    """N texts as sentences.
+    """N texts as K sentences, each of at least one word.
 
-    tokens (K, T): the words of all sentences, followed by padding (0); those of a text are
-    consecutive. counts (N,): number of sentences of each text, at least 1.
+    tokens (K, T): a row for each sentence, its words followed by padding (0); the sentences of a
+    text are consecutive rows. counts (N,): number of sentences of each text, at least 1.
     """
 
     tokens: Tensor
@@ -52,7 +52,7 @@ class Articles:
 class ArticleReader:
     """Splits texts into sentences of tokens; words outside the vocabulary become UNKNOWN.
 
-    Texts are cut after max_sentences sentences, and sentences after max_words words.
+    Texts are truncated to max_sentences sentences, and sentences to max_words words.
     """
 
     vocabulary: Vocabulary
@@ -60,16 +60,20 @@ class ArticleReader:
     max_words: int = MAX_WORDS
 
     def read(self, text: str) -> list[list[int]]:
-        """Return the tokens of each sentence; a text without words becomes one unknown word."""
+        """Return the tokens of each sentence that contains a word.
+
+        A text without words becomes a sentence of one unknown word.
+        """
         sentences = [plain_words(s) for s in split_sentences(text)[: self.max_sentences]]
         known = [self.vocabulary.encode(words[: self.max_words]) for words in sentences if words]
         return known or [[UNKNOWN]]
 
 
 class ArticleStore:
-    """The texts of a split in memory; every sentence is stored once, although many texts share it.
+    """The texts of a split in memory; equal sentences are stored once.
 
-    The captions of an image occur in several of its texts.
+    Texts share many sentences: a caption of an image occurs in several of the image's texts, and
+    can occur in texts of other images.
     """
 
     def __init__(self, reader: ArticleReader, texts: Iterable[str]) -> None:
@@ -93,7 +97,10 @@ class ArticleStore:
         return Articles(tokens, torch.tensor([len(each) for each in chosen]))
 
     def word_counts(self, rows: Iterable[int], size: int) -> Tensor:
-        """Return how often each of `size` tokens occurs in the texts at `rows`, (size,)."""
+        """Return how often each of `size` tokens occurs in the texts at `rows`, (size,), float64.
+
+        Padding is not counted.
+        """
         ids = np.concatenate([self._rows[row] for row in rows])
         uses = torch.from_numpy(np.bincount(ids, minlength=len(self._tokens)))
         flat = self._tokens.long()
@@ -104,7 +111,7 @@ class ArticleStore:
 
 
 def pad_tokens(sentences: Sequence[Sequence[int]]) -> Tensor:
-    """Return sentences of at least one word as tokens (K, T), padded with PAD."""
+    """Return the tokens (K, T) of K sentences, padded with PAD to the longest; K is at least 1."""
     tokens = torch.full((len(sentences), max(map(len, sentences))), PAD)
     for row, sentence in zip(tokens, sentences, strict=True):
         row[: len(sentence)] = torch.tensor(sentence)

@@ -1,8 +1,8 @@
 """The decoders of the autoencoder: from an article embedding to a thumbnail and to a text.
 
-Henning and Ewerth 2017; the length of the text and of its sentences is given. Shapes: N texts, K
-sentences of all texts, T words, M words of all sentences, A, S, W sizes of articles, sentences and
-words, V vocabulary, H thumbnail side.
+Henning and Ewerth 2017; the lengths of the text and of its sentences are given. Shapes: B images,
+N texts, K sentences of all texts, T words, M words of all sentences, A, S, W sizes of articles,
+sentences and words, V vocabulary, H thumbnail side.
 """
 
 import math
@@ -22,7 +22,11 @@ SCALE = 15.0  # initial factor of the cosines; without it, softmax over many wor
 
 
 class ImageDecoder(nn.Module):
-    """Decodes a thumbnail as its difference from the mean thumbnail, in standard deviations."""
+    """Decodes a thumbnail as its difference from the mean thumbnail, in standard deviations.
+
+    mean (3, H, H) and deviation, one number for all pixels: those of the training thumbnails, on a
+    scale from 0 to 1; see `measure`.
+    """
 
     def __init__(self, options: RelationOptions) -> None:
         super().__init__()
@@ -44,7 +48,11 @@ class ImageDecoder(nn.Module):
         self.register_buffer("deviation", torch.ones(()))
 
     def measure(self, thumbnails: Tensor) -> None:
-        """Set the mean and the deviation from training thumbnails (B, 3, H, H), uint8."""
+        """Set the mean and the deviation from training thumbnails (B, 3, H, H), uint8.
+
+        The deviation is the root mean square of all differences from the mean thumbnail, or 1 if
+        all thumbnails are equal.
+        """
         mean = thumbnails.double().mean(0)
         self.mean.copy_(mean / 255)
         variance = sum((each.double() - mean).square().mean() for each in thumbnails)
@@ -52,7 +60,7 @@ class ImageDecoder(nn.Module):
         self.deviation.copy_(deviation if deviation > 0 else torch.ones(()))
 
     def normalise(self, thumbnails: Tensor) -> Tensor:
-        """Return thumbnails (B, 3, H, H), uint8, as the differences that are decoded."""
+        """Map thumbnails (B, 3, H, H), uint8, to the differences that the decoder is trained on."""
         return (thumbnails.float() / 255 - self.mean) / self.deviation
 
     def forward(self, articles: Tensor) -> Tensor:
@@ -73,9 +81,9 @@ class ImageDecoder(nn.Module):
 class TextDecoder(nn.Module):
     """Decodes the words of each sentence by the cosines with all word vectors.
 
-    An LSTM reads the article embedding at every step and gives a vector for each sentence; another
-    reads this vector at every step and gives a vector for each word. The scores of words are their
-    log frequency plus the scaled cosine; the scale is learned.
+    One LSTM reads the article embedding at every step and outputs a vector for each sentence;
+    another reads that vector at every step and outputs a vector for each word. The score of a word
+    is its log frequency in training plus the scaled cosine; the scale is learned.
     """
 
     def __init__(self, vocabulary_size: int, options: RelationOptions) -> None:
@@ -87,15 +95,18 @@ class TextDecoder(nn.Module):
         self.register_buffer("log_frequency", torch.full((vocabulary_size,), 0.0))
 
     def measure(self, counts: Tensor) -> None:
-        """Set the log frequencies from counts (V,) of tokens in training, plus one for each."""
+        """Set the log frequencies from the counts (V,) of tokens in training.
+
+        One is added to every count, so that no frequency is 0; that of padding is negligible.
+        """
         smoothed = counts.double() + 1
         smoothed[PAD] = 1e-6
         self.log_frequency.copy_((smoothed / smoothed.sum()).log())
 
     def forward(self, embeddings: Tensor, articles: Articles) -> Tensor:
-        """Return a vector of norm 1 for each word, (K, T, W).
+        """Return a vector of norm 1 for each word and 0 for padding, (K, T, W).
 
-        embeddings (N, A): article embeddings. articles: the texts, of which the lengths are used.
+        embeddings (N, A): article embeddings. articles: N texts; only their lengths are used.
         """
         longest = int(articles.counts.max())
         steps = embeddings[:, None].expand(-1, longest, -1)
@@ -108,7 +119,7 @@ class TextDecoder(nn.Module):
     def cross_entropy(self, embeddings: Tensor, articles: Articles, words: Tensor) -> Tensor:
         """Return the mean negative log-probability (nats) of the words of the texts.
 
-        words (V, W): the word embeddings of the encoder.
+        embeddings (N, A): article embeddings. words (V, W): the word embeddings of the encoder.
         """
         is_word = articles.tokens != PAD
         outputs = self(embeddings, articles)[is_word] * self.log_scale.exp()  # (M, W)
@@ -118,7 +129,11 @@ class TextDecoder(nn.Module):
         return total / len(outputs)
 
     def most_likely(self, embeddings: Tensor, articles: Articles, words: Tensor) -> Tensor:
-        """Return the most likely words of texts with these lengths, as tokens (K, T)."""
+        """Return the most likely words of texts with these lengths, as tokens (K, T).
+
+        Special tokens, such as the unknown word, are never chosen. embeddings, words: as in
+        `cross_entropy`. articles: only the lengths are used.
+        """
         unit = F.normalize(words.float(), dim=-1)
         scores: Tensor = (
             self(embeddings, articles) * self.log_scale.exp() @ unit.T + self.log_frequency

@@ -5,7 +5,7 @@ reads the image embedding and then the sentence vectors; its last output and the
 become the article embedding. Beyond it, each sentence vector also contains how the sentence and its
 words match the image and the other sentences, which the LSTMs would otherwise have to learn from
 the labels alone. Shapes: B images, P cells, X channels, N texts, K sentences of all texts, T words,
-W, S, A sizes of words, sentences and articles, G support groups.
+M words of all sentences, W, S, A sizes of words, sentences and articles, G support groups.
 """
 
 import math
@@ -33,10 +33,11 @@ class EmbeddedImages(NamedTuple):
 
 
 class ReadSentences(NamedTuple):
-    """K sentences: LSTM states (K, S) after the last words, and vectors that match images.
+    """K sentences: LSTM states, and vectors that are compared with images.
 
-    words (K, T, S): vectors of words in their context, 0 for padding. vectors (K, S): their sums,
-    scaled like an image embedding. lengths (K,).
+    states (K, S): after the last word of each sentence. words (K, T, S): vectors of words in their
+    context, 0 for padding. vectors (K, S): sums of the word vectors, scaled like an image
+    embedding. lengths (K,): numbers of words.
     """
 
     states: Tensor
@@ -69,8 +70,9 @@ class ArticleEncoder(nn.Module):
     def embed_images(self, features: Tensor) -> EmbeddedImages:
         """Embed feature maps (B, X, h, w), or pooled features (B, 2, X), of which the mean is used.
 
-        Maps are averaged in the cells of the grid; the embedding of an image is that of the mean of
-        its cells.
+        Maps are averaged in the cells of the grid, and each cell is embedded; pooled features are a
+        single cell. The embedding of an image is the mean of its embedded cells, before both are
+        scaled.
         """
         if features.ndim == 4:
             grid = F.adaptive_avg_pool2d(features.float(), self.options.image_grid)
@@ -98,12 +100,15 @@ class ArticleEncoder(nn.Module):
         return ReadSentences(states, vectors, unit_scale(vectors.sum(1)), lengths)
 
     def forward(self, images: EmbeddedImages, articles: Articles) -> Tensor:
-        """Return the article embeddings (N, A) of N texts and their images, one for each text."""
+        """Return the article embeddings (N, A) of N texts; images: N, one for each text."""
         read = self.read_sentences(articles.tokens)
         return self.join(images, read, articles)
 
     def join(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
-        """Return the article embeddings (N, A) of texts whose sentences have been read."""
+        """Return the article embeddings (N, A) of N texts whose sentences have been read.
+
+        images: N, one for each text. read: the result of `read_sentences` for `articles.tokens`.
+        """
         owner = articles.text_of_sentence
         matches = [
             read.vectors * images.embeddings[owner],
@@ -120,11 +125,11 @@ class ArticleEncoder(nn.Module):
         return joined.relu()
 
     def supports(self, read: ReadSentences, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the mean, minimum and maximum over its words of what supports a sentence.
+        """Return how much the image supports each sentence: mean, minimum and maximum over words.
 
-        cells (K, P, S): those of each sentence's image. Word and cell are compared by products over
-        G groups of their entries, and a word takes the best cell for each group. Each result is
-        (K, G).
+        Each result is (K, G). A word and a cell are compared by their scaled dot products over G
+        groups of entries; in each group, the best cell of the image counts. cells (K, P, S): those
+        of each sentence's image.
         """
         groups = self.options.support_groups
         words = read.words.view(*read.words.shape[:-1], groups, -1)
@@ -141,7 +146,8 @@ class ArticleEncoder(nn.Module):
 def run_lstm(lstm: nn.LSTM, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return the outputs (K, T, S) and the last states (K, S) of sequences with these lengths.
 
-    steps (K, T, W). Padding steps, which are not computed, have outputs of 0.
+    steps (K, T, W). lengths (K,): at least 1 each. Padding steps are not computed; their outputs
+    are 0.
     """
     packed = pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
     outputs, (state, _) = lstm(packed)
@@ -155,9 +161,9 @@ def unit_scale(rows: Tensor) -> Tensor:
 
 
 def _other_sentences(vectors: Tensor, articles: Articles) -> Tensor:
-    """Return the scaled sum (K, S) of the other sentences in the text of each of K sentences.
+    """Return, for each of K sentences, the scaled sum (K, S) of the other sentences of its text.
 
-    A text of one sentence has a sum of 0.
+    The sum is 0 if there are no others.
     """
     owner = articles.text_of_sentence
     sums = vectors.new_zeros(len(articles), vectors.shape[1]).index_add(0, owner, vectors)

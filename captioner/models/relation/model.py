@@ -2,8 +2,9 @@
 
 Henning and Ewerth 2017, "Estimating the information gap between textual and visual
 representations". The autoencoder is trained on pairs of an image and a text, the classifier on
-labelled ones, starting from the encoder of the autoencoder. Shapes: B images, N texts, K sentences
-of all texts, A size of articles, L levels of a head, H heads, S size of sentences.
+labelled texts and their images, usually starting from a trained autoencoder. Shapes: B images, S
+image side, N texts, K sentences of all texts, A size of articles, L levels of a head, H heads, h
+thumbnail side.
 """
 
 import math
@@ -32,9 +33,10 @@ class RelationBatch:
     """A batch of images and their texts.
 
     images: pixels (B, 3, S, S) if `are_features` is false, otherwise features as in
-    `ArticleEncoder.embed_images`. image_of_text (N,). labels (N, H): the index of each head's
-    level, or MISSING. thumbnails (B, 3, h, h): targets of the autoencoder, uint8; None trains the
-    classifier. ids: one per image, for error messages.
+    `ArticleEncoder.embed_images`. articles: N texts. image_of_text (N,): index of each text's
+    image. labels (N, H): the index of each head's level, or MISSING. thumbnails (B, 3, h, h):
+    targets of the autoencoder, uint8; None trains the classifier. ids: one per image, for error
+    messages.
     """
 
     images: Tensor
@@ -74,7 +76,11 @@ class RelationModel(nn.Module):
         options: RelationOptions,
         encoder: Encoder | None = None,
     ) -> None:
-        """Create the layers; channels: those of the image encoder's features."""
+        """Create the layers.
+
+        channels: number of channels of the image encoder's features. vocabulary_size: number of
+        tokens V. encoder: None if all batches contain features.
+        """
         super().__init__()
         self.options = options
         self.encoder = encoder
@@ -98,10 +104,12 @@ class RelationModel(nn.Module):
         return "pooled" if self.options.image_grid == 1 else "maps"
 
     def train_parts(self, *, autoencoder: bool, vectors: bool = True) -> None:
-        """Freeze the parameters that are not used: the heads, or the decoders.
+        """Select the parameters to train, and freeze the others.
 
-        DistributedDataParallel requires a gradient of every trainable parameter. vectors: whether
-        the vectors of words, sentences and images are trained.
+        autoencoder: whether the decoders are trained instead of the hidden layer and the heads of
+        the classifier; the unused part is frozen, because DistributedDataParallel requires a
+        gradient of every trainable parameter. vectors: whether the vectors of words, sentences and
+        images are trained.
         """
         parts: tuple[nn.Module, ...] = (self.image_decoder, self.text_decoder)
         for part in parts:
@@ -114,7 +122,7 @@ class RelationModel(nn.Module):
             part.requires_grad_(vectors)
 
     def embed_images(self, images: Tensor, *, are_features: bool) -> EmbeddedImages:
-        """Embed pixels (B, 3, S, S) or features of B images."""
+        """Embed pixels (B, 3, S, S), or features as in `ArticleEncoder.embed_images`."""
         if not are_features:
             assert self.encoder is not None
             images = self.encoder(images)
@@ -127,7 +135,11 @@ class RelationModel(nn.Module):
         return [head(hidden).float() for head in self.heads]
 
     def loss(self, batch: RelationBatch) -> Loss:
-        """Return the loss per text of the autoencoder or of the classifier."""
+        """Return the loss of the autoencoder if the batch has thumbnails, else of the classifier.
+
+        That of the classifier is the sum over the heads of the mean over the texts with a label.
+        Its `count` is the number of texts.
+        """
         images = self.embed_images(batch.images, are_features=batch.are_features)
         read = self.articles.read_sentences(batch.articles.tokens)
         repeated = images.take(batch.image_of_text)
@@ -147,9 +159,10 @@ class RelationModel(nn.Module):
     def _reconstruction_loss(
         self, batch: RelationBatch, images: EmbeddedImages, read: ReadSentences, embeddings: Tensor
     ) -> Loss:
-        """Return the sum of the losses of text and thumbnail, and of the alignment.
+        """Return the sum of the losses of text, thumbnail and alignment, the last with its weight.
 
-        The squared error of thumbnails is relative to that of the mean thumbnail.
+        The loss of the text is the mean cross-entropy per word. That of the thumbnail is the mean
+        squared error as a multiple of that of the mean training thumbnail.
         """
         assert batch.thumbnails is not None
         text = self.text_decoder.cross_entropy(
@@ -167,7 +180,7 @@ class RelationModel(nn.Module):
     def _alignment_loss(
         self, batch: RelationBatch, images: EmbeddedImages, read: ReadSentences
     ) -> Tensor:
-        """Return InfoNCE of all sentences and images of the batch, per sentence."""
+        """Return the InfoNCE loss of all sentences and images of the batch, per sentence."""
         size = read.vectors.shape[1]
         owner = batch.image_of_text[batch.articles.text_of_sentence]
         with torch.autocast(read.vectors.device.type, enabled=False):
@@ -176,7 +189,7 @@ class RelationModel(nn.Module):
             return info_nce(cosines * scale, owner) / len(owner)
 
     def _head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss of the texts that have this label; 0 if there are none."""
+        """Return the mean loss of the texts that have the head's label; 0 if there are none."""
         known = labels != MISSING
         targets = labels.clamp_min(0)
         if self.options.loss == "ordinal":
@@ -187,10 +200,11 @@ class RelationModel(nn.Module):
 
 
 def ordinal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the squared distance (N,) of the cumulative distributions of levels and targets.
+    """Return the squared distance (N,) between predicted and true cumulative distributions.
 
-    logits (N, L), targets (N,): indices of levels in ascending order. Probability far from the
-    target costs more (Hou et al. 2016, "Squared earth mover's distance-based loss").
+    logits (N, L): scores of the levels in ascending order. targets (N,): index of the true level.
+    Probability far from the target costs more (Hou et al. 2016, "Squared earth mover's
+    distance-based loss").
     """
     reached = torch.arange(logits.shape[1], device=logits.device) >= targets[:, None]
     return (logits.softmax(1).cumsum(1) - reached.float()).square().sum(1)

@@ -23,7 +23,7 @@ class Head:
 
     @classmethod
     def parse(cls, text: str) -> "Head":
-        """Parse "sc=-1,0,1"; raise InputError for anything else."""
+        """Parse a head such as "sc=-1,0,1"; raise InputError for text in another form."""
         name, _, values = text.partition("=")
         try:
             levels = tuple(float(value) for value in values.split(","))
@@ -32,22 +32,22 @@ class Head:
         ascending = all(a < b for a, b in itertools.pairwise(levels))
         if not name.isidentifier() or len(levels) < 2 or not ascending:
             raise InputError(
-                "a head must be a name and at least two values in ascending order, such as "
-                f"sc=-1,0,1, got {text!r}"
+                "heads must be names (letters, digits and _), each with = and at least two numbers "
+                f"in ascending order, such as sc=-1,0,1, got {text!r}"
             )
         if not all(map(math.isfinite, levels)):
-            raise InputError(f"the values of a head must be finite, got {text!r}")
+            raise InputError(f"the values of heads must be finite, got {text!r}")
         return cls(name, levels)
 
     def index(self, value: float) -> int:
-        """Return the position of a value among the levels; raise InputError if it is not there."""
+        """Return the position of a value among the levels; raise InputError if it is not one."""
         for position, level in enumerate(self.levels):
             if math.isclose(level, value, abs_tol=1e-6):
                 return position
         levels = ", ".join(f"{level:g}" for level in self.levels)
         raise InputError(
-            f"the label {self.name} must be one of {levels}, got {value:g}; correct it, or pass "
-            f"other values with --heads"
+            f"the label {self.name} must be one of {levels}, got {value:g}; correct it, or train "
+            "with other values in --heads"
         )
 
 
@@ -69,7 +69,7 @@ class RelationOptions(Options):
     article_size: int = option(512, "size of the article embedding")
     head_size: int = option(32, "size of the hidden layer before the heads")
     support_groups: int = option(
-        16, "number of products of each word with the image; divides sentence_size"
+        16, "number of products of each word with the image, a divisor of sentence_size"
     )
     image_scaling: str = option(
         "sqrt",
@@ -77,16 +77,18 @@ class RelationOptions(Options):
         choices=SCALINGS,
     )
     image_grid: int = option(
-        1, "rows and columns of the grid in which features are averaged; words use the best cell"
+        1,
+        "number of rows and columns of the grid in whose cells features are averaged; each word "
+        "uses the best cell",
     )
-    thumbnail_size: int = option(32, "height and width of the decoded image, a multiple of 4")
+    thumbnail_size: int = option(32, "side length of the decoded image in pixels, a multiple of 4")
     alignment: float = option(
         1.0, "autoencoder: weight of the contrastive loss of sentences and images; 0: none"
     )
-    dropout: float = option(0.3, "dropout rate of the article embedding")
+    dropout: float = option(0.3, "classifier: dropout rate of the article embedding")
     image_dropout: float = option(
         0.7,
-        "dropout rate of image vectors; high, because captions of training images are memorised",
+        "dropout rate of image features; high, so that training captions are not memorised",
     )
 
     def __post_init__(self) -> None:
@@ -102,11 +104,14 @@ class RelationOptions(Options):
             )
         if self.thumbnail_size < THUMBNAIL_STEP or self.thumbnail_size % THUMBNAIL_STEP:
             raise InputError(
-                f"thumbnail_size must be a multiple of {THUMBNAIL_STEP}, got {self.thumbnail_size}"
+                f"thumbnail_size must be a multiple of {THUMBNAIL_STEP} above 0, got "
+                f"{self.thumbnail_size}"
             )
         names = [head.name for head in self.parsed_heads]
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"heads must have different names, got {', '.join(names) or 'none'}")
+        if not names:
+            raise InputError("heads is empty; pass at least one label, such as sc=-1,0,1")
+        if len(set(names)) < len(names):
+            raise InputError(f"heads must have different names, got {', '.join(names)}")
 
     @property
     def parsed_heads(self) -> tuple[Head, ...]:

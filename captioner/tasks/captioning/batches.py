@@ -27,7 +27,7 @@ from .options import CaptioningOptions
 
 
 class EpochBatches:
-    """The training batches; call an instance with an epoch and the number of its first batch.
+    """The training batches; call an instance with an epoch and the number of the first batch.
 
     With a teacher, the batches include its soft targets, which are computed once, at construction.
     Under torchrun, each process loads its share of every batch.

@@ -44,7 +44,7 @@ class CaptioningJob:
     fit: Callable[[], None] | None = None
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Build the vocabulary and the model, and compute the features of a frozen encoder.
+        """Build or load the vocabulary, build the model, and open the images or features.
 
         Raises InputError for unsuitable teachers before features are computed.
         """
@@ -100,7 +100,10 @@ class CaptioningJob:
     def show(
         self, result: Evaluation, epoch: int, log_image: Callable[[str, Image.Image], None] | None
     ) -> None:
-        """Print the captions of a few images, and draw the images with captions and attention."""
+        """Print the captions of up to --samples val images, and draw the images with them.
+
+        Attention maps are drawn as well if the model has attention.
+        """
         if chosen := self._samples(result, self.groups.run.samples):
             path = self.run / "samples" / f"epoch-{epoch:02}.png"
             show_samples(path, chosen, epoch, self.model.encoder.offset, log_image)
@@ -116,7 +119,10 @@ class CaptioningJob:
         self.vocabulary.save(directory / VOCABULARY)
 
     def conclude(self, result: Evaluation) -> list[str]:
-        """Draw heatmaps of a few images; return a line that names their directory."""
+        """Draw heatmaps of up to --heatmaps val images; return a line that names their directory.
+
+        Nothing is drawn if the model has no attention.
+        """
         chosen = self._samples(result, self.groups.run.heatmaps)
         if not chosen or not self.model.has_attention:
             return []
@@ -139,7 +145,10 @@ class CaptioningJob:
 
 
 def build_vocabulary(training: Sequence[Example], options: CaptioningOptions) -> Vocabulary:
-    """Build the vocabulary of the training captions; print a note if most are a single word."""
+    """Build the vocabulary of the training captions; print a note if most are a single word.
+
+    Raises InputError if no word is frequent enough.
+    """
     tokenizer = get_tokenizer(options.tokenizer)
     texts = [text for example in training for text in example.captions]
     if note := one_word_note(texts, tokenizer):

@@ -24,7 +24,7 @@ class NamedSample(NamedTuple):
 
 
 def named_sample(example: Example, evaluation: Evaluation, vocabulary: Vocabulary) -> NamedSample:
-    """Return an example's image with its best caption, its attention maps and a reference."""
+    """Return an example's image with its best caption, any attention maps, and a reference."""
     hypothesis = evaluation.hypotheses[example.id]
     words = vocabulary.decode(hypothesis.tokens)
     maps = hypothesis.attention
@@ -45,10 +45,10 @@ def show_samples(
     offset: float,
     log_image: Callable[[str, Image.Image], None] | None,
 ) -> None:
-    """Print the captions, draw a sheet of the samples at `path`, and log each as an image.
+    """Print the captions, draw a sheet of the samples at `path`, and log each sample as an image.
 
-    offset: as in `vision.encoders.Encoder`. log_image(name, image): function that logs an image;
-    None if images are not logged.
+    epoch: counted from 1. offset: as in `vision.encoders.Encoder`. log_image(name, image): function
+    that logs an image; None if images are not logged.
     """
     say(f"captions after epoch {epoch}:")
     for image, sample in samples:

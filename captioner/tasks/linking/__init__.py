@@ -1,1 +1,1 @@
-"""Systems that embed images and texts in a shared space."""
+"""Systems that link images and texts: in a shared space, or by scores of pairs."""

@@ -37,14 +37,14 @@ class ShortTexts:
         return cls(torch.where(counts > 0, counts.rsqrt(), 0))
 
     def draw_words(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return `count` different words (n, 1), or all that are ever drawn if they are fewer."""
+        """Draw `count` different words, (n, 1), or all words of positive weight if fewer exist."""
         count = min(count, int((self.weights > 0).sum()))
         return self.weights.multinomial(count, generator=generator)[:, None]
 
     def draw(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """Return one short text (N, S) for each text (N, T), followed by padding.
 
-        The number of words is uniform from 1 to the length of the text.
+        The number of words is uniform from 1 to the length of the text; empty texts remain empty.
         """
         shape, real = tokens.shape, tokens != PAD
         chosen = torch.rand(shape[0], generator=generator).mul(real.sum(1)).long() + 1  # (N,)
@@ -74,7 +74,10 @@ class Opposites:
         return cls(exchanged)
 
     def exchange(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the texts (M, T) that differ once words are exchanged, and their rows (M,)."""
+        """Exchange words of texts (N, T); return the M texts that this changes, and their rows.
+
+        The texts have the shape (M, T), and the rows (M,).
+        """
         changed = self.exchanged[tokens]
         rows = (changed != tokens).any(1).nonzero()[:, 0]
         return changed[rows], rows
@@ -91,7 +94,8 @@ def number_stems(vocabulary: Vocabulary) -> Tensor:
 def are_parts(short: Tensor, captions: Tensor) -> Tensor:
     """Return a mask (N, C): whether all words of a text occur in a caption in the same order.
 
-    short (N, S), captions (C, T): tokens, or numbers of stems, followed by padding.
+    short (N, S), captions (C, T): tokens, or numbers of stems, followed by padding. Other words of
+    the caption may be in between. An empty text is part of every caption.
     """
     count, size = len(captions), int(torch.cat([short.flatten(), captions.flatten()]).max()) + 1
     # Only captions with the rarest word of a text can contain it: few pairs need to be compared.

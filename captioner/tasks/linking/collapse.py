@@ -1,7 +1,8 @@
 """A warning about hinge losses that have collapsed: all pairs have the same score.
 
 If hard negatives dominate a hinge loss, a model can often reduce the loss fastest by giving all
-images and texts the same embedding; the loss then stays at its value for equal scores.
+pairs the same score, such as by equal embeddings; the loss then stays at its value for equal
+scores.
 """
 
 from ... import distributed
@@ -19,7 +20,7 @@ class CollapseWatch:
     """
 
     def __init__(self, advice: str) -> None:
-        """Start counting at 0. advice: what to do about a collapse, to end the warning with."""
+        """Start counting at 0. advice: what to do about a collapse, the end of the warning."""
         self.advice = advice
         self.steps = 0
         self.warned = False

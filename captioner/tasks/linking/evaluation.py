@@ -33,7 +33,9 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     InputError for user errors, including more than one checkpoint.
     """
     if len(checkpoints) > 1:
-        raise InputError("linking models cannot form an ensemble; pass one checkpoint")
+        raise InputError(
+            f"{checkpoints[0].task!r} models cannot form an ensemble; pass one checkpoint"
+        )
     (read,), options = checkpoints, request.evaluation
     split = split_name(options.split)
     pick_device(request.runtime.device)  # raises InputError before images are decoded
@@ -67,7 +69,7 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
 def _open_images(
     linker: Linker, read: Checkpoint, data: CaptionData, split: str, options: EvaluationOptions
 ) -> Source:
-    """Return the images or features of a split, or the image vectors that the user computed."""
+    """Return a split's images or their features, or the image vectors that the user computed."""
     encoder = linker.model.encoder
     if encoder is not None:
         examples = data.split(split)

@@ -27,9 +27,10 @@ def write_failures(
     """Write an HTML page of the irrelevant images among the first K of each query.
 
     Each image is shown with its first caption, and with words of its captions that often occur
-    together with the query's words in the training captions, or in all captions if there is no
-    train split, each with its lift. Queries without an irrelevant image are omitted. Raises
-    InputError if the file cannot be written.
+    together with the query's words in the captions of training images, or of all images if there
+    is no train split, each with its lift. Queries without an irrelevant image among the first K are
+    omitted. examples: those of the searched images. Raises InputError if the file cannot be
+    written.
     """
     training = [e for e in data.examples if e.split == "train"]
     counted = "training images" if training else "images"

@@ -46,7 +46,7 @@ PAGE = "matches.html"  # in the run's directory
 
 
 class CaptionedImage(NamedTuple):
-    """The index of a training image, and the rows of the captions that accompany it in a batch."""
+    """The index of a training image, and the rows of captions that accompany it in a batch."""
 
     image: int
     rows: tuple[int, ...]
@@ -55,13 +55,16 @@ class CaptionedImage(NamedTuple):
 class LinkingJob:
     """Implements the part of `tasks.task.Job` that all linking systems share.
 
-    A subclass calls `open` once it has built its model, and defines `steps`, `fit` and `batches`.
+    A subclass calls `open` once it has built its model. It sets `steps` and defines `batches`, or
+    sets `fit`. advice: what to do if the loss collapses. unspaced_advice: what to do if captions
+    have no spaces between words.
     """
 
     setting = "val split"
     fit: Callable[[], None] | None = None
     steps = 0
-    advice = "use a lower --learning-rate"  # if the loss collapses
+    advice = "use a lower --learning-rate"
+    unspaced_advice = "pass a sentence encoder or a .npy file as --text-vectors"
 
     def __init__(self, inputs: JobInputs) -> None:
         self.inputs, self.data = inputs, inputs.data
@@ -73,15 +76,15 @@ class LinkingJob:
         if are_mostly_one_word(captions, WORDS):
             say(
                 "note: most captions are a single word; if their script has no spaces between "
-                "words, pass a sentence encoder or a .npy file as --text-vectors"
+                f"words, {self.unspaced_advice}"
             )
 
     def open(self, model: LinkingModel, reader: TextReader, rows: GivenRows | None) -> None:
         """Store the model, and open the images of both splits.
 
         model: a model that is already on the run's device. rows: image vectors that the user
-        computed. If they are None, a frozen encoder's features are read from the feature store, and
-        any other encoder reads the images themselves.
+        computed. If they are None, the features of a frozen encoder are computed or read from the
+        feature store; any other encoder reads the images themselves.
         """
         self.model, self.reader = model, reader
         self.linker = Linker(model, reader, self.inputs.transform)
@@ -105,10 +108,10 @@ class LinkingJob:
         """Return an epoch's random batches of images with some of their captions.
 
         A batch contains at least two items per process. captions_per_image: maximum number of
-        captions to use of each image, in order; None uses all.
-        per_batch: maximum number of captions that accompany an image in a batch; an image is
-        repeated until all its captions are used. None uses them all at once. Raises InputError if
-        there are fewer than two images per process.
+        captions to use of each image, in order; None uses all. per_batch: maximum number of
+        captions of an item; an image with more captions has several items, which may be in
+        different batches. None puts all captions of an image into one item. Raises InputError if
+        there are fewer than two images with captions per process.
         """
         rng = random.Random(f"{self.training_options.seed}/{epoch}")
         items, first = [], 0
@@ -125,7 +128,7 @@ class LinkingJob:
         if (images := len({item.image for item in items})) < smallest:
             raise InputError(
                 "training needs at least 2 images with captions per process, "
-                f"{smallest} in total, got {images}; add images to the train split"
+                f"{smallest} in total, got {images}; add some to the train split"
             )
         ranges = split_range(len(items), size)
         if ranges[-1][1] - ranges[-1][0] < smallest:
@@ -138,7 +141,10 @@ class LinkingJob:
         return group_equal(text for example in self.examples for text in example.captions)
 
     def own_texts(self, images: Sequence[int], texts: np.ndarray) -> np.ndarray:
-        """Return the mask (B, N) of texts that are equal to a caption of an image."""
+        """Return a mask (B, N): whether a caption has the same words as a caption of an image.
+
+        images: the indices of B images. texts: the rows of N captions.
+        """
         unique, column = np.unique(self._groups[texts], return_inverse=True)
         columns = {group: number for number, group in enumerate(unique.tolist())}
         own = np.zeros((len(images), len(unique)), bool)
@@ -195,9 +201,10 @@ class LinkingJob:
         return [f"images and captions: {path}"]
 
     def next_commands(self) -> list[str]:
-        """Return commands that score a split, search images, and search captions for an image.
+        """Return commands that score a split, search images by a text, and captions by an image.
 
-        Searches that the model or the storage of the images does not allow are left out.
+        Captions are searched by a text if the model reads given image vectors. Searches that the
+        model or the storage of the images does not allow are left out.
         """
         examples = self.data.split("val")
         splits = {example.split for example in self.data.examples}
@@ -224,7 +231,10 @@ class LinkingJob:
 
 
 def read_image_rows(path: Path | None, data: CaptionData) -> GivenRows | None:
-    """Read the image vectors of a data set from a .npy file; return None if `path` is None."""
+    """Read the image vectors of a data set from a .npy file; return None if `path` is None.
+
+    Raises InputError if the file cannot be read or does not have one row per caption.
+    """
     if path is None:
         return None
     count = sum(len(example.captions) for example in data.examples)

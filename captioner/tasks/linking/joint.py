@@ -43,7 +43,7 @@ class JointJob(LinkingJob):
     )
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Build the vocabulary and the model, and compute the features of a frozen encoder."""
+        """Build or load the vocabulary, build the model, and open the images or features."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         self._model_options, options = joint_options(groups)
@@ -79,7 +79,10 @@ class JointJob(LinkingJob):
     def _prepare_batch_texts(
         self, options: JointTaskOptions
     ) -> tuple[ShortTexts | None, Opposites | None]:
-        """Build what makes further texts of a batch; None for what the run does not use."""
+        """Return what makes the short texts and the exchanged texts of a batch.
+
+        Each is None if the run does not use it.
+        """
         tokens, vocabulary = self._texts.tokens, self.reader.vocabulary
         assert tokens is not None
         assert vocabulary is not None
@@ -91,7 +94,7 @@ class JointJob(LinkingJob):
         return short, Opposites.of(options.opposites, vocabulary) if options.opposites else None
 
     def batches(self, epoch: int, first: int) -> Iterator[JointBatch]:
-        """Yield an epoch's batches of images and texts, starting with batch `first`."""
+        """Yield this process's share of an epoch's batches of images and texts, from `first`."""
         batches, wrong_rows = self._batches(epoch), None
         if self._model_options.loss == RANDOM_NEGATIVE:
             used = sorted(row for items in batches for item in items for row in item.rows)
@@ -125,7 +128,10 @@ class JointJob(LinkingJob):
     def _add_texts(
         self, batch: JointBatch, indices: Sequence[int], generator: torch.Generator
     ) -> JointBatch:
-        """Add the short texts, which count as any other text, and texts with exchanged words."""
+        """Add short texts, which are treated like captions, and texts with exchanged words.
+
+        With the loss "infonce", also add queries that subtract a word from a short text.
+        """
         tokens, image_of_text, own = batch.texts.tokens, batch.image_of_text, batch.own
         assert tokens is not None
         assert own is not None
@@ -149,7 +155,10 @@ class JointJob(LinkingJob):
     def _subtract_words(
         self, batch: JointBatch, indices: Sequence[int], generator: torch.Generator
     ) -> JointBatch:
-        """Add a query A - B for each short text A, with a random word B its image does not have."""
+        """Add a query A - B for each short text A, with a random word B.
+
+        The query is left out if a caption of the image of A contains B.
+        """
         assert self._short is not None
         assert batch.own is not None
         words = self._short.draw_words(MAX_SUBTRACTED, generator)
@@ -166,7 +175,8 @@ class JointJob(LinkingJob):
     def _belong(self, tokens: Tensor, indices: Sequence[int]) -> Tensor:
         """Return a mask (B, N): whether a text (N, T) is part of a caption of an image.
 
-        Forms of a word count as the same.
+        tokens (N, T): the texts. indices: B images. As in `are_parts`, other words of the caption
+        may be in between. Forms of a word count as the same.
         """
         firsts = np.searchsorted(self.image_of_text, indices)
         counts = np.searchsorted(self.image_of_text, indices, "right") - firsts
@@ -202,7 +212,10 @@ def draw_wrong_texts(
 
 
 def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
-    """Build the vocabulary, and any sentence encoder, from the captions of the train split."""
+    """Build the vocabulary, and the sentence encoder if the options name one.
+
+    Both are built from `training_captions`.
+    """
     captions = training_captions(data, options)
     vocabulary = Vocabulary.build(map(plain_words, captions), options.text_min_count)
     sentences = None
@@ -226,10 +239,10 @@ def fill_embedding(
 ) -> None:
     """Initialise word embeddings with word2vec of the captions, or with vectors of a file.
 
-    source: WORD2VEC or the path of a file. min_count: minimum count of a word in the captions. The
-    vectors are scaled so that their mean norm is that of the random embeddings. Words without a
-    vector keep their random embedding. Raises InputError if the size of the vectors differs from
-    that of the embeddings.
+    embedding: one row for each token of the vocabulary. source: WORD2VEC or the path of a file.
+    min_count: minimum count of a word in the captions. The vectors are scaled so that their mean
+    norm is that of the random embeddings. Words without a vector keep their random embedding.
+    Raises InputError if the size of the vectors differs from that of the embeddings.
     """
     size = embedding.embedding_dim
     words: WordSum = (

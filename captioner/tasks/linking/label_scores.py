@@ -23,8 +23,8 @@ FREQUENT = 100  # seen labels that are scored: the most frequent in training
 class SpatialResult:
     """The scores of a split; implements `tasks.task.Result`.
 
-    seen: scores of the most frequent labels in training. held_out: scores of labels that were not
-    used in training.
+    seen: scores of up to FREQUENT labels, the most frequent in training. held_out: scores of the
+    labels that were not used in training.
     """
 
     seen: LabelScores
@@ -33,7 +33,7 @@ class SpatialResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name; a mean average precision without any labels is 0."""
+        """The scores by name; mean average precision is 0 if no image has one of the labels."""
         named = {SEEN: self.seen, HELD_OUT: self.held_out}
         means = {name: scores.mean if scores.names else 0.0 for name, scores in named.items()}
         return {**means, **self.retrieval.numbers}
@@ -53,9 +53,10 @@ class SpatialResult:
 
     def describe(self) -> str:
         """Return the scores and their protocol as lines of text."""
+        frequent = len(self.seen.names) + self.seen.left_out  # a split may lack some of them
         return "\n".join(
             [
-                self.seen.describe(f"the {len(self.seen.names)} most frequent seen labels"),
+                self.seen.describe(f"the {frequent} most frequent seen labels"),
                 self.held_out.describe("held-out labels"),
                 self.retrieval.describe(),
             ]
@@ -65,7 +66,8 @@ class SpatialResult:
 def label_words(data: CaptionData, split: str, tags: Path | None) -> list[Words]:
     """Return the labels of each image of a split: its tags, or words of its captions.
 
-    tags: file or directory of tags; None uses those of a data set that consists of tags.
+    tags: file or directory of tags; None uses the words of the captions, or the tags of a data set
+    that consists of images with tags.
     """
     examples = data.split(split)
     if tags is not None:
@@ -84,8 +86,8 @@ def score_spatial(
     """Score a linker's labels and retrieval on a split.
 
     images: a source whose i-th item belongs to the split's i-th example. tags: the source of the
-    image labels, as in `label_words`. An image has a label if any of its captions uses it or, with
-    `tags`, if it is one of the image's tags.
+    image labels, as in `label_words`. An image has a label if any of its captions uses it or, if
+    labels are tags, if it is one of the image's tags.
     """
     examples, labels = data.split(split), linker.known_labels
     frequent = labels.seen[:FREQUENT]

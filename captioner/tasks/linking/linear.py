@@ -8,7 +8,7 @@ from ...checkpoints.checkpoint import load_checkpoint_weights
 from ...distributed import say
 from ...models.linking.linear import LinearMap, PairBatch, image_vectors
 from ...models.linking.texts import TextReader, load_reader
-from ...vision.encoders import build_encoder
+from ..encoding import build_configured_encoder
 from ..task import JobInputs
 from .job import CaptionedImage, LinkingJob, merge, read_image_rows, split_range
 from .task import linear_options
@@ -30,12 +30,9 @@ class LinearJob(LinkingJob):
         else:
             reader = TextReader(sentences=build_sentence_encoder(options, inputs.data))
         rows = read_image_rows(options.image_vectors, inputs.data)
-        torch.manual_seed(groups.training.seed)
-        encoder = None
-        if rows is None:
-            encoder = build_encoder(
-                groups.encoder.encoder, groups.encoder.encoder_weights, pretrained=True
-            )
+        encoder = build_configured_encoder(groups) if rows is None else None
+        if rows is not None:
+            torch.manual_seed(groups.training.seed)
         size = encoder.channels if encoder else rows.dimensions if rows else 0
         model = LinearMap(size, reader.vector_size, model_options, encoder)
         if start:
@@ -67,7 +64,10 @@ class LinearJob(LinkingJob):
         self._model.fit(images, blocks, torch.from_numpy(self.image_of_text))
 
     def batches(self, epoch: int, first: int) -> Iterator[PairBatch]:
-        """Yield an epoch's batches of images with all their captions, starting with `first`."""
+        """Yield this process's share of an epoch's batches of images with all their captions.
+
+        first: number of the first batch to yield.
+        """
         return map(self._load, self.share(self.order(epoch)[first:]))
 
     def _load(self, items: Sequence[CaptionedImage]) -> PairBatch:

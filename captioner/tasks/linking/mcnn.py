@@ -34,9 +34,10 @@ class McnnJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     advice = "use a lower --learning-rate, or more --negatives"
+    unspaced_advice = "separate the words with spaces"
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Build the vocabulary and the model, and pool the features of a frozen encoder."""
+        """Build or load the vocabulary, build the model, and open the images or features."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         model_options, options = mcnn_options(groups)
@@ -71,7 +72,7 @@ class McnnJob(LinkingJob):
         self.steps = len(self._batches(0))
 
     def batches(self, epoch: int, first: int) -> Iterator[JointBatch]:
-        """Yield an epoch's batches of images and texts, from number `first`."""
+        """Yield this process's share of an epoch's batches of images and texts, from `first`."""
         yield from load_ahead(
             self._load,
             self.share(self._batches(epoch)[first:]),
@@ -101,12 +102,12 @@ class McnnJob(LinkingJob):
 
     @property
     def ranked_examples(self) -> list[Example]:
-        """Evenly spaced examples of the val split."""
+        """The examples that `evaluate` ranks: up to `val_images` evenly spaced ones of val."""
         examples = self.data.split("val")
         return [examples[position] for position in self._ranked]
 
     def evaluate(self) -> RetrievalResult:
-        """Rank the captions and images of a part of the val split by the scores of all pairs."""
+        """Rank the captions and images of `ranked_examples` by the scores of all pairs."""
         self.model.eval()
         images = select_images(self.val_images, self._ranked)
         return score_all_pairs([(self.linker, images)], self.ranked_examples, "val")

@@ -23,8 +23,9 @@ RANKED_IMAGES = 200  # unless --ranked-images is given
 def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationRequest) -> None:
     """Score the retrieval of one or more checkpoints on a split; print and save the scores.
 
-    The score of a pair is the sum over the checkpoints. Raises InputError for user errors,
-    including a checkpoint of another system beside an m-CNN.
+    Up to --ranked-images images of the split are ranked. The score of a pair is the sum over the
+    checkpoints. Raises InputError for user errors, including a checkpoint of another system beside
+    an m-CNN.
     """
     options = request.evaluation
     split = split_name(options.split)

@@ -25,7 +25,7 @@ def mcnn_options(groups: OptionGroups) -> tuple[McnnOptions, McnnTaskOptions]:
 def _idle(groups: OptionGroups) -> dict[str, str]:
     idle = dict.fromkeys(MCNN.hidden, "has no effect with --system mcnn")
     if groups.run.start_from is not None:
-        given = "cannot be combined with --start-from, which provides the vocabulary"
+        given = "cannot be combined with --start-from, which provides the words and their vectors"
         idle |= dict.fromkeys(("text_min_count", "max_words", "word_vectors"), given)
     return idle
 

@@ -25,7 +25,7 @@ class RegressionTaskOptions(TextVectorOptions):
     text_vectors: tuple[str, ...] = option(
         ("lsa",),
         "text vectors: counts, tf-idf, lsa, ppmi-svd, word2vec, fasttext (also ppmi-svd-tf-idf, "
-        "...), doc2vec, lda, or the file or directory of a text model",
+        "...), doc2vec, lda, or the path of vectors or of a text model",
     )
     image_vectors: Path | None = option(
         None, ".npy file of image vectors, one row per caption [encoder features]"
@@ -60,8 +60,8 @@ class JointTaskOptions(Options):
     )
     captions_per_batch: int | None = option(
         None,
-        "maximum number of captions per image in a batch; an epoch still uses all [1 for a frozen "
-        "encoder, otherwise all]",
+        "maximum number of captions per image in a batch; an epoch still uses all [1 for features "
+        "of a frozen encoder and image vectors, otherwise all]",
     )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"
@@ -99,7 +99,7 @@ class JointTaskOptions(Options):
 
 
 def read_pair(pair: str) -> tuple[str, str]:
-    """Return the two words of a pair such as "left/right"; raise InputError for anything else."""
+    """Return the two words of a pair such as "left/right"; raise InputError for other text."""
     first, _, second = pair.partition("/")
     if not first or not second or "/" in second or first == second:
         raise InputError(
@@ -123,7 +123,7 @@ class McnnTaskOptions(Options):
         WORD2VEC, "initial word vectors: word2vec, random, or a GloVe or word2vec file"
     )
     val_images: int = option(
-        200, "maximum number of val images, evenly spaced, whose pairs are scored after an epoch"
+        200, "maximum number of val images, evenly spaced, whose pairs are scored in each epoch"
     )
 
     def __post_init__(self) -> None:
@@ -145,7 +145,9 @@ class SpatialTaskOptions(TextVectorOptions):
         None, "source of labels: a CSV file of tags, or NUS-WIDE's directory [caption words]"
     )
     min_images: int = option(3, "minimum number of training images per label")
-    labels_per_image: int = option(50, "number of labels per image in a training step")
+    labels_per_image: int = option(
+        50, "number of labels per image in a training step: its own, and random others"
+    )
     held_out: float = option(0.1, "fraction of labels to hold out from training")
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ def evenly_spaced(count: int, limit: int) -> list[int]:
 
 
 def select_images(images: Source, positions: Sequence[int]) -> Source:
-    """Return a source of the images or features at some positions of a source."""
+    """Return a source whose i-th item is the item of `images` at `positions[i]`."""
     return FunctionSource(
         lambda indices: images.load([positions[i] for i in indices]), images.are_features
     )
@@ -37,7 +37,8 @@ def score_all_pairs(
     """Rank the captions and images of some examples of a split by the scores of all their pairs.
 
     members: m-CNNs, each with a source whose i-th item, an image or its features, belongs to the
-    i-th example. The score of a pair is the sum of theirs.
+    i-th example. The score of a pair is the sum of the scores by the m-CNNs. batch_size: number of
+    images to encode at once.
     """
     captions = [caption for example in examples for caption in example.captions]
     scores = np.zeros((len(examples), len(captions)), np.float32)

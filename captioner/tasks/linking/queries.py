@@ -45,7 +45,7 @@ class ScoredQuery:
 
 @dataclass(frozen=True)
 class QueryScores:
-    """The scores of all queries. left_out: queries that were not scored, and why."""
+    """The scores of queries. left_out: the queries that were not scored, each with the reason."""
 
     queries: tuple[ScoredQuery, ...]
     left_out: Mapping[str, str]
@@ -157,7 +157,7 @@ def _score(linker: Linker, rows: np.ndarray, query: Query, relevant: np.ndarray)
 
 @dataclass(frozen=True)
 class ConceptScores:
-    """The average precision of each concept. left_out: concepts that were not scored, and why."""
+    """The average precision of concepts. left_out: those not scored, each with the reason."""
 
     average_precision: Mapping[str, float]
     left_out: Mapping[str, str]

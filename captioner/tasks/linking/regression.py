@@ -23,10 +23,7 @@ class RegressionJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Fit the sentence encoder on the training captions, and pool a frozen encoder's features.
-
-        An encoder that is fine-tuned reads the images instead.
-        """
+        """Fit or load the sentence encoder, build the model, and open the images or features."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         model_options, options = regression_options(groups)
@@ -52,7 +49,10 @@ class RegressionJob(LinkingJob):
         self.steps = len(self.order(0))
 
     def batches(self, epoch: int, first: int) -> Iterator[RegressionBatch]:
-        """Yield an epoch's batches of images with all their captions, starting with `first`."""
+        """Yield this process's share of an epoch's batches of images with all their captions.
+
+        first: number of the first batch to yield.
+        """
         pin, workers = self.inputs.device.type == "cuda", self.inputs.options.data.workers
         yield from load_ahead(self._load, self.share(self.order(epoch)[first:]), workers, pin=pin)
 

@@ -16,8 +16,8 @@ def rerank_split(
 ) -> RetrievalResult:
     """Rank a split by `scores` (I, N), and re-rank the `top` best candidates of each query.
 
-    The candidates of images and of captions are scored together, so that every image is encoded
-    once. The other items follow in the order of their scores.
+    A model scores the candidates of images and of captions together, so that it encodes every image
+    once. The items that are not candidates follow in the order of their scores.
     """
     examples = data.split(split)
     texts = [text for example in examples for text in example.captions]

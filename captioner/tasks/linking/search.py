@@ -55,7 +55,7 @@ class SearchInputs:
     def score(
         self, linker: Linker, rows: np.ndarray, examples: Sequence[Example], data: CaptionData
     ) -> dict[str, Any]:
-        """Search the embeddings `rows` (I, E) of the examples; print and return the scores.
+        """Search the embeddings `rows` (I, E) of the I examples; print and return the scores.
 
         Writes the page of irrelevant results, if it was requested. Returns an empty dict if the
         model cannot encode new texts.

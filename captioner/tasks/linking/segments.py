@@ -1,4 +1,4 @@
-"""Scores of label maps against the masks of objects, and against the boxes of the demo.
+"""Scores of label maps against masks of objects, and against masks and boxes of the demo.
 
 Shapes: L labels, C classes, (h, w) grid, (H, W) pixels.
 """
@@ -59,7 +59,10 @@ class SegmentScores:
         return content
 
     def describe(self) -> str:
-        """Return the scores as lines of text; classes that do not occur are not counted."""
+        """Return the scores as lines of text.
+
+        Classes that occur neither in the masks nor in the predictions are not counted.
+        """
         occur, known = np.isfinite(self.masks.ious).sum(), len(self.classes) + 1
         counted = f"{known} classes"
         if occur < known:

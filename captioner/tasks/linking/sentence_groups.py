@@ -22,9 +22,10 @@ from .text_vectors import encode_rows, fit_sentence_encoder
 def sentence_vectors(
     source: Path | TextVectorOptions, sentences: Sequence[str], chosen: np.ndarray
 ) -> np.ndarray:
-    """Return the vectors (N, Y) of the chosen sentences, and print a note on unknown words.
+    """Return the vectors (N, Y) of the chosen sentences; print a note if words are unknown.
 
-    source: a linking run or checkpoint, or options of an encoder fitted on the chosen sentences.
+    source: a linking run or checkpoint, or options of an encoder that is fitted on the chosen
+    sentences. chosen (N,): indices of sentences.
     """
     drawn = [sentences[i] for i in chosen]
     if isinstance(source, Path):

@@ -42,8 +42,10 @@ from .text_vectors import build_sentence_encoder
 class SpatialJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
+    unspaced_advice = "separate the words with spaces"
+
     def __init__(self, inputs: JobInputs) -> None:
-        """Choose the labels, build the model, and compute the feature maps of a frozen encoder."""
+        """Choose or load the labels, build the model, and open the images or feature maps."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
         model_options, options = spatial_options(groups)
@@ -72,7 +74,7 @@ class SpatialJob(LinkingJob):
         self.steps = len(self.order(0))
 
     def batches(self, epoch: int, first: int) -> Iterator[SpatialBatch]:
-        """Yield an epoch's batches of images and labels, starting with batch `first`."""
+        """Yield this process's share of an epoch's batches of images and labels, from `first`."""
         pin, workers = self.inputs.device.type == "cuda", self.inputs.options.data.workers
 
         def load(indices: Sequence[int]) -> SpatialBatch:
@@ -115,9 +117,9 @@ class SpatialJob(LinkingJob):
         self.linker.known_labels.save(directory)
 
     def conclude(self, _: SpatialResult) -> list[str]:  # type: ignore[override]
-        """Draw maps of a few val images and a projection of all; return lines with the paths.
+        """Draw maps of up to --heatmaps val images, and a projection of all val images.
 
-        With --heatmaps 0, neither is drawn.
+        Returns lines with the paths. With --heatmaps 0, neither is drawn.
         """
         count = self.inputs.options.run.heatmaps
         if not count:
@@ -130,7 +132,7 @@ class SpatialJob(LinkingJob):
     def next_commands(self) -> list[str]:
         """Return commands that evaluate, label, localise, index, search and project.
 
-        The last three are left out for images on a server.
+        The last three are left out for images that are not local files.
         """
         run, images = str(self.inputs.run), self.data.split("val")
         splits = {example.split for example in self.data.examples}
@@ -152,10 +154,11 @@ class SpatialJob(LinkingJob):
 
 
 def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordSum:
-    """Build word vectors, subtract the mean of the vocabulary, and scale them to unit length.
+    """Build word vectors, subtract their mean over the vocabulary, and scale them to unit length.
 
-    A label of several words has the weighted mean of their vectors. Raises InputError in the same
-    cases as `build_sentence_encoder`.
+    The vector of a label of several words is the sum of theirs, scaled to unit length; with the
+    suffix -tf-idf, rare words have more weight. Raises InputError in the same cases as
+    `build_sentence_encoder`, and for a source that does not have one vector per word.
     """
     encoder: SentenceEncoder
     if options.text_vectors[0].removesuffix(WEIGHTED) == PPMI_IMAGE:
@@ -166,7 +169,8 @@ def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordS
         encoder = build_sentence_encoder(options, data)
     if not isinstance(encoder, WordSum) or encoder.vectors is None:
         raise InputError(
-            "the spatial embedding needs one vector per word; pass word vectors as --text-vectors"
+            "the spatial embedding needs one vector per word, which these --text-vectors do not "
+            f"have: {', '.join(options.text_vectors)}; pass word vectors"
         )
     vectors = unit_rows(encoder.vectors - encoder.vectors.mean(0))
     is_plain = not any(source.endswith(WEIGHTED) for source in options.text_vectors)
@@ -177,7 +181,10 @@ def build_label_vectors(options: SpatialTaskOptions, data: CaptionData) -> WordS
 def build_labels(
     options: SpatialTaskOptions, data: CaptionData, reader: TextReader, seed: int
 ) -> LabelSplit:
-    """Choose the labels that enough training images have, and hold out a fraction of them."""
+    """Choose the labels with vectors that enough training images have; hold out a fraction.
+
+    Raises InputError if fewer than two labels remain.
+    """
     words = label_words(data, "train", options.tags)
     names = choose_labels(words, options.min_images, lambda name: not reader.unknown_words(name))
     return split_labels(names, options.held_out, seed)

@@ -26,10 +26,11 @@ from .segments import score_demo, score_masks
 def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationRequest) -> None:
     """Score one checkpoint on a split, or on masks with --masks; print and save the scores.
 
-    Raises InputError for user errors, including more than one checkpoint.
+    On a split of the demo, the maps of shapes are also scored. Raises InputError for user errors,
+    including more than one checkpoint.
     """
     if len(checkpoints) > 1:
-        raise InputError("linking models cannot form an ensemble; pass one checkpoint")
+        raise InputError("'spatial' models cannot form an ensemble; pass one checkpoint")
     (read,), options = checkpoints, request.evaluation
     split = split_name(options.split)
     pick_device(request.runtime.device)  # raises InputError before images are decoded

@@ -21,7 +21,7 @@ ANCHORS = 6
 def draw_maps(
     directory: Path, linker: Linker, images: Source, examples: Sequence[Example], count: int
 ) -> Path:
-    """Draw the maps of `count` evenly spaced images, and return the directory.
+    """Draw the label maps of up to `count` evenly spaced images, and return the directory.
 
     Each figure shows the most likely seen labels, the most likely held-out label, if any, and the
     least likely label, whose map should stay dark, with their scores. images: a source whose i-th
@@ -52,7 +52,10 @@ def draw_maps(
 
 
 def draw_plane(path: Path, linker: Linker, images: Source, examples: Sequence[Example]) -> Path:
-    """Draw all images as points on a plane of the most frequent labels; return the path."""
+    """Draw all images as points on a plane of up to ANCHORS frequent labels; return the path.
+
+    The seen labels that are the most frequent in training are used, of related words one each.
+    """
     names = [family[0] for family in families(linker.known_labels.seen)[:ANCHORS]]
     scores = linker.label_source(images, len(examples), names).scores
     points, places = label_points(scores), anchors(len(names))

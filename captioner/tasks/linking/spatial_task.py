@@ -55,8 +55,8 @@ def _check(groups: OptionGroups) -> None:
         file, _ = split_weighting(source)
         if source.removesuffix(WEIGHTED) not in SOURCES and not is_vector_file(file):
             raise InputError(
-                "the spatial embedding needs one vector per word; choose "
-                f"{', '.join(SOURCES)} or a file of word vectors as --text-vectors, got {source!r}"
+                "the spatial embedding needs one vector per word, got --text-vectors "
+                f"{source}; choose {', '.join(SOURCES)} or a file of word vectors"
             )
     if len(options.text_vectors) > 1:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The linking tasks: linear maps of frozen vectors, and the joint embedding."""
+"""Two of the linking tasks: linear maps of frozen vectors, and the joint embedding."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -69,7 +69,8 @@ def _check_linear(groups: OptionGroups) -> None:
     elif encoder.encoder == SMALL_CNN and encoder.encoder_weights is None and not starts:
         raise InputError(
             "--system linear needs a trained encoder; pass a captioner's run as --encoder-weights, "
-            "e.g. checkpoints/demo-attention, or choose a torchvision CNN as --encoder"
+            "e.g. checkpoints/demo-attention, or a torchvision CNN and its weights, e.g. --encoder "
+            "mobilenet_v2 --encoder-weights DEFAULT"
         )
     if not starts:
         check_sentence_encoder(options)
@@ -94,13 +95,13 @@ def _idle_joint(groups: OptionGroups) -> dict[str, str]:
     if model.loss != "hardest":
         idle["warm_up_epochs"] = "needs --loss hardest"
     if model.loss == RANDOM_NEGATIVE:
-        idle |= dict.fromkeys(("short_texts", "opposites"), "needs another --loss")
+        none = f"has no effect with --loss {RANDOM_NEGATIVE}"
+        idle |= dict.fromkeys(("short_texts", "opposites"), none)
     elif options.text_vectors:
-        idle |= dict.fromkeys(
-            ("short_texts", "opposites"), "cannot be combined with --text-vectors"
-        )
+        made = ("short_texts", "opposites", "subtraction_weight")
+        idle |= dict.fromkeys(made, "cannot be combined with --text-vectors")
     if starts:
-        given = "cannot be combined with --start-from, which provides the vocabulary"
+        given = "cannot be combined with --start-from, which provides the words and their vectors"
         own = ("text_min_count", "max_words", "word_vectors", "text_vectors", "text_dimensions")
         idle |= dict.fromkeys(own, given)
     if options.image_vectors is not None:

@@ -80,8 +80,9 @@ def check_word_vectors(source: str, names: Sequence[str]) -> None:
             "word2vec needs gensim; run pip install 'captioner[link]', or pass a file of word "
             "vectors"
         )
-    if source not in names and not Path(source).is_file():
-        raise InputError(f"word vectors {source} do not exist or are not a file; check the path")
+    if source not in names and not (path := Path(source)).is_file():
+        problem = "are not a file" if path.exists() else "do not exist"
+        raise InputError(f"word vectors {source} {problem}; check the path")
 
 
 def build_sentence_encoder(options: TextVectorOptions, data: CaptionData) -> SentenceEncoder:
@@ -145,7 +146,10 @@ def caption_texts(reader: TextReader, data: CaptionData, split: str) -> Iterator
 def encode_rows(
     encoder: SentenceEncoder, positions: Sequence[int], captions: Sequence[str]
 ) -> np.ndarray:
-    """Return the vectors (n, Y), float32, of captions; the user's rows are taken by position."""
+    """Return the vectors (n, Y), float32, of n captions.
+
+    positions: the captions' rows in vectors that the user computed.
+    """
     parts = [
         part.take(positions) if isinstance(part, GivenRows) else part.encode(captions)
         for part in flatten_parts(encoder)

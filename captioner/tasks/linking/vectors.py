@@ -1,6 +1,6 @@
 """Image vectors and caption vectors of a split, and the retrieval scores computed from them.
 
-Shapes: I images, N captions.
+Shapes: I images, N captions, E embedding dimensions.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,8 @@ class RetrievalResult:
 
     own: scores that count only an image's own captions as correct. equal: scores that also count
     captions with the same words as one of the image's own captions; None if no two images share a
-    caption. pair_accuracy: as in `metrics.retrieval`. scores (I, N): the scores that rank captions.
+    caption. pair_accuracy: as in `metrics.retrieval`; None if only one image has captions. scores
+    (I, N): the scores that rank the captions for each image.
     """
 
     own: RetrievalScores

@@ -1,6 +1,6 @@
 """The linear SVM on article embeddings, with which the classifiers are compared.
 
-Shapes: N texts, M texts of the scored split, A size of articles.
+Shapes: N training texts, M texts of the scored split, A size of articles.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SEED = 0
 
 
 def draw_texts(rows: np.ndarray) -> np.ndarray:
-    """Return up to MAX_TEXTS random rows of training texts, in ascending order."""
+    """Return up to MAX_TEXTS of the rows of training texts, drawn at random, in ascending order."""
     drawn: np.ndarray = np.sort(np.random.default_rng(SEED).permutation(rows)[:MAX_TEXTS])
     return drawn
 
@@ -26,12 +26,13 @@ def svm_predictions(
     labels: np.ndarray,
     scored: np.ndarray,
 ) -> list[np.ndarray]:
-    """Fit a linear SVM for each head, and return the levels (M,) that it predicts.
+    """Fit a linear SVM for each head; return the indices (M,) of the levels that each predicts.
 
-    embeddings (N, A), labels (N, heads): of labelled training texts, -1 for missing labels. scored
-    (M, A): embeddings of the texts to predict. The embeddings are standardised; the SVM is
-    scikit-learn's LinearSVC, one against the rest, with C = 1. A head with fewer than two
-    levels in training always predicts the only one. Raises InputError without scikit-learn.
+    embeddings (N, A): article embeddings of training texts. labels (N, heads): indices of their
+    levels, -1 for missing labels. scored (M, A): embeddings of the texts to predict. The embeddings
+    are standardised; the SVM is scikit-learn's LinearSVC, one against the rest, with C = 1. If only
+    one level of a head occurs in training, it is always predicted; if none does, the first level.
+    Raises InputError without scikit-learn.
     """
     try:
         from sklearn.pipeline import make_pipeline

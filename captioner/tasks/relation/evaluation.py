@@ -1,4 +1,4 @@
-"""Evaluate relation checkpoints on a split: the rows of the paper's table, and reconstructions."""
+"""Evaluate relation checkpoints on a split: classifiers, baselines and reconstructions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ Scores = dict[str, ClassScores]  # by head
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that is evaluated."""
+    """A checkpoint to evaluate; `name` identifies it in the table."""
 
     name: str
     classifier: RelationClassifier
@@ -56,9 +56,10 @@ def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationR
     """Print and save a table of one split with a row for each checkpoint and each baseline.
 
     A classifier has two rows, one of which has shuffled images; the difference is what it gains
-    from images. Of an autoencoder, a linear SVM is trained on the article embeddings, and its
-    reconstruction is measured and drawn. The last row is the most frequent level. Raises InputError
-    for user errors, and for checkpoints whose heads differ.
+    from images. For an autoencoder, a linear SVM is trained on its article embeddings, and the
+    reconstructions are measured and drawn. The last row predicts the most frequent level of the
+    split. Without labels in the split, there is no table. Raises InputError for user errors, among
+    them checkpoints whose heads differ.
     """
     options, first = request.evaluation, checkpoints[0]
     split = split_name(options.split)
@@ -98,7 +99,10 @@ class _Evaluation:
         self.data, self.split, self.request = data, split, request
 
     def classified(self, model: Model) -> dict[str, Scores]:
-        """Return the rows of a classifier, or of the SVM on an autoencoder's embeddings."""
+        """Return the rows of a classifier, or the row of the SVM on an autoencoder's embeddings.
+
+        There are none if no text of the split has a label.
+        """
         own = self._read(model, self.split)
         if not len(own.labelled):
             return {}
@@ -113,7 +117,7 @@ class _Evaluation:
         return rows
 
     def majority(self, model: Model) -> dict[str, Scores]:
-        """Return the row of the most frequent level of each head; none without labels."""
+        """Return the row that predicts each head's most frequent level; none without labels."""
         own = self._read(model, self.split)
         heads = model.classifier.heads
         predicted = [np.zeros(len(own.labelled), int) for _ in heads]
@@ -123,7 +127,10 @@ class _Evaluation:
         return {"most frequent level": row} if row else {}
 
     def reconstruct(self, model: Model, directory: Path) -> dict[str, float]:
-        """Print what an autoencoder reconstructs, before and after training; draw a sheet."""
+        """Print how well an autoencoder reconstructs, before and after training; return the scores.
+
+        Draws the sheet of reconstructions in the directory.
+        """
         own, images = self._read(model, self.split), self._images(model, self.split)
         size = model.classifier.model.options.thumbnail_size
         workers = self.request.evaluation.workers
@@ -157,7 +164,7 @@ class _Evaluation:
         return read_split(self.data.split(split), classifier.reader, classifier.heads)
 
     def _images(self, model: Model, split: str) -> Source:
-        """Return stored features for a frozen encoder, and images otherwise."""
+        """Return a split's stored features if the encoder is frozen, and its images otherwise."""
         classifier, examples = model.classifier, self.data.split(split)
         encoder = classifier.model.encoder
         assert encoder is not None
@@ -170,7 +177,8 @@ class _Evaluation:
 def describe_table(rows: dict[str, Scores]) -> str:
     """Return the rows as a table of accuracies with 95 % intervals and macro F1 for each head.
 
-    The confusion matrices follow, and the differences in accuracy from the first row.
+    Below the table are the accuracy of the first row minus that of each other row, and the
+    confusion matrices of the first row. Without rows, the text says that there are no labels.
     """
     if not rows:
         return "no text of the split has labels"
@@ -182,7 +190,7 @@ def describe_table(rows: dict[str, Scores]) -> str:
         cells = (f"{scores[n].interval:.3f}  {scores[n].macro_f1:.3f}" for n in names)
         lines.append(f"{title:{width}}" + "".join(f"  {cell:<34}" for cell in cells).rstrip())
     (best_title, best), *others = rows.items()
-    lines.append(f"accuracy of {best_title} less that of")
+    lines.append(f"accuracy of {best_title} minus that of")
     for title, scores in others:
         cells = (f"{best[name].difference(scores[name]):+.3f}" for name in names)
         lines.append(f"{title:{width}}" + "".join(f"  {cell:<34}" for cell in cells).rstrip())
@@ -215,7 +223,7 @@ def _load(checkpoint: Checkpoint, device: str | None) -> Model:
 
 
 def _untrained(classifier: RelationClassifier) -> RelationClassifier:
-    """Return a classifier with random weights; the image encoder and the statistics are kept."""
+    """Return a copy with random weights, but the same image encoder and training statistics."""
     model = classifier.model
     fresh = RelationModel(
         model.articles.image.in_features, model.vocabulary_size, model.options, model.encoder

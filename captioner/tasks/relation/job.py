@@ -47,7 +47,11 @@ class RelationJob:
     fit: Callable[[], None] | None = None
 
     def __init__(self, inputs: JobInputs) -> None:
-        """Generate labels if there are none, read the texts, and build the model."""
+        """Generate labelled texts if the data has no labels, build the model, and open the images.
+
+        Raises InputError for a label that is not a level of its head and, for a classifier, if no
+        text of the train split is labelled.
+        """
         groups, start = inputs.options, inputs.start
         self.inputs = inputs
         self._model_options, self._options = relation_options(groups)
@@ -56,7 +60,7 @@ class RelationJob:
         examples, val_examples = self.data.split("train"), self.data.split("val")
         for line in (*self.data.notes[len(inputs.data.notes) :], *describe_labels(examples)):
             say(line)
-        reader = load_reader(start) if start else build_reader(self._options, examples)
+        reader = build_reader(self._options, examples, start)
         heads = self._model_options.parsed_heads
         self.train = read_split(examples, reader, heads)
         self.val = read_split(val_examples, reader, heads)
@@ -94,13 +98,17 @@ class RelationJob:
         if not len(rows):
             names = ", ".join(head.name for head in self._model_options.parsed_heads)
             raise InputError(
-                f"no text of the train split has a label {names}; pass other --heads, or train the "
-                "autoencoder with --recipe autoencoder"
+                f"no text of the train split has a label for the heads {names}; pass --heads for "
+                "the labels of the data, or train the autoencoder with --recipe autoencoder"
             )
         return rows
 
     def _open_thumbnails(self, *, measured: bool) -> None:
-        """Load the thumbnails; measure their mean, and word frequencies, unless they are known."""
+        """Load the thumbnails of both splits.
+
+        Unless they were `measured` by an earlier run, also measure the statistics of the training
+        thumbnails and the frequencies of words.
+        """
         size, workers = self._model_options.thumbnail_size, self.inputs.options.data.workers
         self.thumbnails, self.val_thumbnails = (
             load_thumbnails([example.path for example in split.examples], size, workers)
@@ -112,7 +120,10 @@ class RelationJob:
             self.model.image_decoder.measure(self.thumbnails)
 
     def _order(self, epoch: int) -> list[list[Rows]]:
-        """Return an epoch's random batches of images with random texts of theirs."""
+        """Return an epoch's batches of images in random order, each image with some of its texts.
+
+        Each batch has at least two images per process. Raises InputError if there are fewer.
+        """
         rng = random.Random(f"{self.inputs.options.training.seed}/{epoch}")
         count = None if self.is_autoencoder else self._options.texts_per_image
         items = []
@@ -122,9 +133,10 @@ class RelationJob:
         rng.shuffle(items)
         smallest = 2 * distributed.world_size()  # batch normalisation needs two images
         if len(items) < smallest:
+            texts = "texts" if self.is_autoencoder else "labelled texts"
             raise InputError(
-                "training needs at least 2 images with texts per process, "
-                f"{smallest} in total, got {len(items)}; add images to the train split"
+                f"training needs at least 2 images with {texts} per process, "
+                f"{smallest} in total, got {len(items)}; add some to the train split"
             )
         size = max(self.inputs.options.training.batch_size, smallest)
         batches = [items[first : first + size] for first in range(0, len(items), size)]
@@ -157,10 +169,10 @@ class RelationJob:
         return batch, {}
 
     def observe(self, loss: Loss) -> None:
-        """Do nothing."""
+        """Do nothing: the losses of single steps are not needed."""
 
     def evaluate(self) -> RelationResult:
-        """Score the val split: its labels, or its reconstruction."""
+        """Score a classifier's labels of the val split, or an autoencoder's reconstructions."""
         self.model.eval()
         if not self.is_autoencoder:
             return RelationResult(classify_split(self.classifier, self.val_images, self.val))
@@ -190,7 +202,10 @@ class RelationJob:
         self.classifier.reader.vocabulary.save(directory / "vocabulary.json")
 
     def conclude(self, _: RelationResult) -> list[str]:
-        """Draw reconstructions of val images; return a line that names the file."""
+        """Draw an autoencoder's reconstructions of val images; return a line with the path.
+
+        A classifier has none, and with --heatmaps 0 none are drawn.
+        """
         count = self.inputs.options.run.heatmaps
         if not self.is_autoencoder or not count:
             return []
@@ -199,7 +214,10 @@ class RelationJob:
         return [f"reconstructions: {path}"]
 
     def next_commands(self) -> list[str]:
-        """Return commands that train a classifier, or that evaluate and use it."""
+        """Return commands that evaluate and use a classifier.
+
+        For an autoencoder, the command trains a classifier from it.
+        """
         run, inputs = str(self.inputs.run), self.inputs.options
         if self.is_autoencoder:
             data = [] if inputs.data.data is None else ["--data", str(inputs.data.data)]
@@ -215,7 +233,7 @@ class RelationJob:
 
 
 def _with_own_heads(start: Checkpoint, model: RelationModel) -> Checkpoint:
-    """Return the checkpoint with the new model's heads if it was trained for other ones."""
+    """Return the checkpoint; if it was trained for other heads, with those of the new model."""
     if start.config["model"].get("heads") == model.options.heads:
         return start
     own = {name: value for name, value in model.state_dict().items() if name.startswith("heads.")}
@@ -229,16 +247,26 @@ def _sentences(examples: Sequence[Example]) -> list[str]:
     return list(dict.fromkeys(sentence for text in texts for sentence in split_sentences(text)))
 
 
-def build_reader(options: RelationTaskOptions, examples: Sequence[Example]) -> ArticleReader:
-    """Build the vocabulary from the distinct sentences of the examples."""
-    vocabulary = Vocabulary.build(map(plain_words, _sentences(examples)), options.text_min_count)
+def build_reader(
+    options: RelationTaskOptions, examples: Sequence[Example], start: Checkpoint | None = None
+) -> ArticleReader:
+    """Build a reader with the limits of the options.
+
+    Its vocabulary is that of `start`, or of the distinct sentences of the examples if it is None.
+    """
+    if start is None:
+        sentences = map(plain_words, _sentences(examples))
+        vocabulary = Vocabulary.build(sentences, options.text_min_count)
+    else:
+        vocabulary = load_reader(start).vocabulary
     return ArticleReader(vocabulary, options.max_sentences, options.max_words)
 
 
 def fill_embedding(model: RelationModel, vocabulary: Vocabulary, sentences: Sequence[str]) -> None:
     """Initialise the word embeddings with PPMI and SVD of the training sentences.
 
-    The vectors are scaled to the mean norm of the random embeddings, which other words keep.
+    The vectors are scaled to the mean norm of the random embeddings. Words without a vector keep
+    their random embedding, and vectors with fewer dimensions replace only the first ones.
     """
     weight = model.articles.words.weight
     found = fit_ppmi_svd(sentences, 1, weight.shape[1], weighted=False)

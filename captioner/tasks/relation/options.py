@@ -17,7 +17,7 @@ RECIPES: dict[str, dict[str, int | float | str]] = {
 
 @dataclass(frozen=True)
 class RelationTaskOptions(Options):
-    """What is trained, and the texts and words that are read."""
+    """What to train, the number of texts in an epoch, and the limits of texts and words."""
 
     recipe: str | None = option(
         None,
@@ -25,13 +25,17 @@ class RelationTaskOptions(Options):
         choices=tuple(RECIPES),
     )
     texts_per_image: int | None = option(
-        None, "number of random texts of each image in an epoch [all]"
+        None, "classifier: maximum number of texts per image in an epoch, drawn at random"
     )
     text_min_count: int = option(
-        2, "minimum number of training texts with a word; rarer words are unknown"
+        2, "minimum word count in the distinct training sentences; rarer words are unknown"
     )
-    max_sentences: int = option(MAX_SENTENCES, "maximum number of sentences of a text")
-    max_words: int = option(MAX_WORDS, "maximum number of words of a sentence")
+    max_sentences: int = option(
+        MAX_SENTENCES, "maximum text length in sentences; longer texts are truncated"
+    )
+    max_words: int = option(
+        MAX_WORDS, "maximum sentence length in words; longer sentences are truncated"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

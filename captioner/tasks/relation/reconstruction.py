@@ -1,6 +1,6 @@
-"""What an autoencoder reconstructs of unseen images and texts, in numbers and as a sheet.
+"""How well an autoencoder reconstructs the texts and thumbnails of a split.
 
-Shapes: N texts, A size of articles, h thumbnail side.
+Shapes: B images, h thumbnail side.
 """
 
 import math
@@ -24,8 +24,9 @@ TEXTS_AT_ONCE = 64
 class Reconstruction:
     """The errors of an autoencoder on a split, and those of constant predictions.
 
-    perplexity: of the texts. unigram: that of the words' frequencies in training. image_error: the
-    squared error of thumbnails, as a multiple of that of the mean training thumbnail.
+    perplexity: that of the texts. unigram: their perplexity if each word is predicted by its
+    frequency in training. image_error: the squared error of thumbnails, as a multiple of that of
+    the mean training thumbnail.
     """
 
     perplexity: float
@@ -34,12 +35,16 @@ class Reconstruction:
 
     @property
     def text_error(self) -> float:
-        """The perplexity as a multiple of the unigram's."""
+        """The perplexity as a multiple of that of word frequencies, `unigram`."""
         return self.perplexity / self.unigram
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The scores by name; the first is 1 for perfect reconstruction, 0 for constants."""
+        """The scores by name.
+
+        RECONSTRUCTION is one minus the mean of text_error and image_error: close to 1 for perfect
+        reconstructions, 0 for constant predictions, and negative for worse ones.
+        """
         return {
             RECONSTRUCTION: 1 - (self.text_error + self.image_error) / 2,
             "text_error": self.text_error,
@@ -50,9 +55,9 @@ class Reconstruction:
     def describe(self) -> str:
         """Return the errors as lines of text."""
         return (
-            f"text: perplexity {self.perplexity:.1f}, {self.text_error:.3f} of the unigram's "
-            f"({self.unigram:.1f})\n"
-            f"thumbnail: squared error {self.image_error:.3f} of the mean thumbnail's"
+            f"text: perplexity {self.perplexity:.1f}, {self.text_error:.3f} times that of word "
+            f"frequencies ({self.unigram:.1f})\n"
+            f"thumbnail: squared error {self.image_error:.3f} times that of the mean thumbnail"
         )
 
 
@@ -66,8 +71,8 @@ def measure(
 ) -> Reconstruction:
     """Measure the reconstruction of the texts at `rows`, in ascending order, and of their images.
 
-    images, image_of_text: as in `RelationClassifier.embed`. thumbnails (B, 3, h, h), uint8: those
-    of all images.
+    images, texts, image_of_text: as in `RelationClassifier.embed`. rows: at least one.
+    thumbnails (B, 3, h, h), uint8: those of all images.
     """
     model, device = classifier.model, classifier.device
     embedded = classifier.embed(images, texts, image_of_text, rows)

@@ -1,10 +1,10 @@
-"""Scores of a relation model on a split: of its labels, or of an autoencoder's reconstructions.
+"""Scores of a relation model on a split: of predicted labels, or of reconstructions.
 
-Shapes: N texts, L levels of a head.
+Shapes: N texts, M texts with a label.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -13,6 +13,7 @@ import torch
 
 from ...data.dataset import Example
 from ...data.sources import Source
+from ...errors import InputError
 from ...metrics.confusion import ClassScores
 from ...models.relation.articles import ArticleReader, ArticleStore
 from ...models.relation.options import Head
@@ -26,8 +27,7 @@ class LabelledSplit:
     """The texts of a split with their labels.
 
     store: all texts. image_of_text (N,): index of each text's image. labels (N, heads): index of
-    the level of each head, -1 if it is missing. pairs: rows of texts for the autoencoder; those
-    without any label if there are some, otherwise all.
+    the level of each head, -1 if the text has no such label.
     """
 
     examples: Sequence[Example]
@@ -37,13 +37,16 @@ class LabelledSplit:
 
     @property
     def labelled(self) -> np.ndarray:
-        """The rows of the texts that have a label of a head."""
+        """The rows (M,) of the texts that have a label for at least one head."""
         rows: np.ndarray = np.flatnonzero((self.labels >= 0).any(1))
         return rows
 
     @property
     def pairs(self) -> np.ndarray:
-        """The rows of the texts on which an autoencoder is trained."""
+        """The rows of the texts that an autoencoder is trained on and scored on.
+
+        These are the texts without any label, or all texts if every text has one.
+        """
         own = [not labels.values for e in self.examples for labels in e.labels]
         rows: np.ndarray = np.flatnonzero(own)
         return rows if len(rows) else np.arange(len(self.labels))
@@ -52,9 +55,13 @@ class LabelledSplit:
 def read_split(
     examples: Sequence[Example], reader: ArticleReader, heads: Sequence[Head]
 ) -> LabelledSplit:
-    """Read the texts and labels of examples; raise InputError for a label that is not a level."""
+    """Read the texts and labels of a split's examples.
+
+    Labels without a head are ignored. Raises InputError for a label that is not a level of its
+    head.
+    """
     labels = [
-        [head.index(own.values[head.name]) if head.name in own.values else -1 for head in heads]
+        [_level(head, own.values, example) for head in heads]
         for example in examples
         for own in example.labels
     ]
@@ -63,12 +70,22 @@ def read_split(
     return LabelledSplit(examples, store, owner, np.array(labels).reshape(-1, len(heads)))
 
 
+def _level(head: Head, values: Mapping[str, float], example: Example) -> int:
+    """Return the index of a text's level, -1 if it has no label for the head."""
+    if head.name not in values:
+        return -1
+    try:
+        return head.index(values[head.name])
+    except InputError as error:
+        raise InputError(f"a text of {example.path}: {error}") from error
+
+
 @dataclass(frozen=True)
 class RelationResult:
     """The scores of a split; implements `tasks.task.Result`.
 
-    heads: the scores of each head that labels a text of the split. reconstruction: of the
-    autoencoder; None for a classifier.
+    heads: the scores of a classifier by head, without heads that label no text of the split.
+    reconstruction: the scores of an autoencoder; None for a classifier.
     """
 
     heads: dict[str, ClassScores] = field(default_factory=dict)
@@ -76,7 +93,11 @@ class RelationResult:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The mean accuracy and macro F1 of the heads, or the score of the reconstruction."""
+        """The scores by name, from 0 to 1: accuracy and macro F1, as means and for each head.
+
+        The means are NaN if no text has a label. An autoencoder has the numbers of
+        `Reconstruction` instead.
+        """
         if self.reconstruction is not None:
             return self.reconstruction.numbers
         numbers = {ACCURACY: math.nan, MACRO_F1: math.nan}
@@ -132,7 +153,7 @@ def classify_split(
     split: LabelledSplit,
     image_order: np.ndarray | None = None,
 ) -> dict[str, ClassScores]:
-    """Score a classifier on the labelled texts of a split.
+    """Score a classifier on the labelled texts of a split; return the scores by head.
 
     images: a source whose i-th item belongs to the split's i-th example. image_order: as in
     `RelationClassifier.embed`.

@@ -1,4 +1,4 @@
-"""The sheet of reconstructions of a split: unseen images and texts, and what is decoded."""
+"""The sheet of reconstructions of a split: its images and texts beside what is decoded."""
 
 from pathlib import Path
 
@@ -46,7 +46,8 @@ def decode(
 ) -> tuple[Tensor, list[str]]:
     """Decode article embeddings (N, A); return thumbnails (N, 3, h, h), uint8, and N texts.
 
-    articles: texts whose lengths the decoded ones have. A text has one sentence per line.
+    articles: N texts; the decoded texts have their numbers of sentences and words, one sentence
+    per line.
     """
     model, device = classifier.model, classifier.device
     vectors = embeddings.to(device)

@@ -33,8 +33,8 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
     _, options = relation_options(groups)
     idle = dict.fromkeys(RELATION.hidden, "has no effect with --system relation")
     if options.recipe == AUTOENCODER:
-        idle |= {"loss": "has no effect with --recipe autoencoder"}
-        idle |= {"texts_per_image": "has no effect with --recipe autoencoder"}
+        classifying = ("loss", "texts_per_image")
+        idle |= dict.fromkeys(classifying, "has no effect with --recipe autoencoder")
     else:
         idle |= {"alignment": "needs --recipe autoencoder"}
         idle |= {"heatmaps": "needs --recipe autoencoder"}
@@ -45,7 +45,7 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
 
 
 def _check(_: OptionGroups) -> None:
-    """Check nothing: there are no files beside the data."""
+    """Do nothing: the task has no input files other than the data."""
 
 
 def _stored(groups: OptionGroups) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def test_a_grid_keeps_where_features_are():
     assert model.features == "maps"
     assert tiny_model().features == "pooled"
     with pytest.raises(
-        InputError, match="features must have 2 or 4 dimensions for an image_grid, got 3"
+        InputError, match="features must have 2 or 4 dimensions if image_grid > 1, got 3"
     ):
         model.encode_images(torch.rand(2, 2, 3))
 

@@ -224,7 +224,7 @@ def test_images_are_read_from_maps_or_pooled_features():
     assert (grid.features, grid.image.in_features) == ("maps", 32)
     assert grid.image_parts(maps).shape == (2, 6)
     with pytest.raises(
-        InputError, match="image features must have 2 or 4 dimensions for an image_grid, got 3"
+        InputError, match="image features must have 2 or 4 dimensions if image_grid > 1, got 3"
     ):
         grid.image_parts(pooled)
 

@@ -1,11 +1,24 @@
 """The warning about collapsed hinge losses."""
 
+import re
+
 import pytest
 import torch
 
 from captioner.models.linking.contrastive import RELATIVE
 from captioner.models.losses import Loss
+from captioner.options import flag_of, option_names
 from captioner.tasks.linking.collapse import STEPS, CollapseWatch
+from captioner.tasks.linking.joint import JointJob
+from captioner.tasks.linking.linear import LinearJob
+from captioner.tasks.linking.mcnn import McnnJob
+from captioner.tasks.linking.mcnn_task import MCNN
+from captioner.tasks.linking.regression import RegressionJob
+from captioner.tasks.linking.regression_task import REGRESSION
+from captioner.tasks.linking.spatial import SpatialJob
+from captioner.tasks.linking.spatial_task import SPATIAL
+from captioner.tasks.linking.task import JOINT, LINEAR
+from captioner.training.config import option_groups
 
 
 def step(relative, margin=0.2):
@@ -38,3 +51,19 @@ def test_losses_that_cannot_collapse_are_not_watched(capsys):
     for _ in range(2 * STEPS):
         watch.observe(Loss(torch.tensor(0.4), 8))
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "job"),
+    [
+        (LINEAR, LinearJob),
+        (JOINT, JointJob),
+        (MCNN, McnnJob),
+        (REGRESSION, RegressionJob),
+        (SPATIAL, SpatialJob),
+    ],
+)
+def test_advice_names_only_flags_of_the_system(task, job):
+    advised = set(re.findall(r"--[a-z-]+", f"{job.advice} {job.unspaced_advice}"))
+    groups = option_groups(task).values()
+    assert advised <= {flag_of(name) for group in groups for name in option_names(group)}

@@ -297,7 +297,7 @@ def test_a_run_starts_from_another(runs, colours):
     ("options", "message"),
     [
         ({"word_vectors": "wordtovec"}, r"^word_vectors must be word2vec, random, or a \.txt, \."),
-        ({"word_vectors": "gone.txt"}, "^word vectors gone.txt do not exist or are not a file"),
+        ({"word_vectors": "gone.txt"}, "^word vectors gone.txt do not exist; check the path"),
         ({"val_images": 0}, "^val_images must be at least 1, got 0"),
         ({"samples": 2}, "^--samples has no effect with --system mcnn"),
         (

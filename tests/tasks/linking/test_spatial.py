@@ -209,7 +209,7 @@ def test_maps_and_a_projection_are_drawn(colours, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"text_vectors": ("tf-idf",)}, "needs one vector per word; choose ppmi-image, "),
+        ({"text_vectors": ("tf-idf",)}, "got --text-vectors tf-idf; choose ppmi-image, "),
         (
             {"text_vectors": ("lsa", "word2vec")},
             "needs exactly one source of word vectors, got 2; pass",

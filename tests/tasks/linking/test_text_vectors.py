@@ -21,6 +21,7 @@ from captioner.tasks.linking.text_vectors import (
     build_sentence_encoder,
     caption_vectors,
     check_sentence_encoder,
+    check_word_vectors,
 )
 from captioner.text.documents import fit_doc2vec, fit_lda
 from captioner.text.options import TextVectorOptions
@@ -230,3 +231,9 @@ def test_a_missing_extra_is_reported_early(monkeypatch, source):
     with pytest.raises(InputError, match=message):
         check_sentence_encoder(options(source))
     check_sentence_encoder(options("tf-idf"))
+
+
+def test_a_directory_is_not_a_file_of_word_vectors(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(InputError, match=r"a\.txt are not a file; check the path"):
+        check_word_vectors(str(tmp_path / "a.txt"), ())

@@ -214,6 +214,13 @@ def test_an_untrained_encoder_is_refused(sources):
         train_python(**sources)
 
 
+def test_random_weights_of_another_encoder_are_noted(sources, capsys):
+    del sources["encoder_weights"]
+    encoder = {"encoder": "squeezenet1_1", "image_size": 64, "run": "random"}
+    train_python(**sources | linking.PLAIN | encoder)
+    assert "note: squeezenet1_1 is frozen with random weights; pass" in capsys.readouterr().out
+
+
 def own_vectors(data):
     """An image's vector is its mean colour, a text's its word counts; one row per caption."""
     texts = [text for example in data.examples for text in example.captions]
@@ -308,7 +315,7 @@ def test_flags_of_captioning_are_refused(run, flags, message):
 
 
 def test_several_models_are_refused(run):
-    with pytest.raises(InputError, match=r"^linking models cannot form an ensemble; pass one"):
+    with pytest.raises(InputError, match=r"^'linear' models cannot form an ensemble; pass one"):
         scores_of(run, "--checkpoint", str(run))
 
 

@@ -133,6 +133,10 @@ def test_a_classifier_starts_from_the_weights_of_an_autoencoder(data, tmp_path_f
     assert other["heads.2.bias"].shape == (4,)
     name = "articles.sentence.weight_ih_l0"
     assert torch.allclose(other[name], before[name], atol=1e-6)
+    start = checkpoint.load(source)
+    reader = build_reader(RelationTaskOptions(max_words=2), [], start)
+    assert reader.vocabulary.same_as(start.vocabulary)
+    assert reader.max_words == 2  # the value that the new checkpoint stores
 
 
 @pytest.mark.slow
@@ -200,8 +204,8 @@ def test_data_sets_of_captions_get_labels(tmp_path, tmp_path_factory, monkeypatc
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--heads", "sc=-1,0"], "the label sc must be one of -1, 0, got 1; correct it, or pass"),
-        (["--heads", "other=0,1"], "no text of the train split has a label other; pass other --h"),
+        (["--heads", "sc=-1,0"], "train-0.png: the label sc must be one of -1, 0, got 1; correct"),
+        (["--heads", "other=0,1"], "no text of the train split has a label for the heads other"),
         (["--alignment", "2"], "--alignment needs --recipe autoencoder"),
         (["--recipe", "autoencoder", "--loss", "ordinal"], "--loss has no effect with --recipe au"),
         (["--recipe", "autoencoder", "--texts-per-image", "2"], "--texts-per-image has no effect"),
@@ -224,5 +228,5 @@ def test_one_image_is_too_few(data):
     for name in ("train-0.png", "val-0.png"):
         (Path("one") / name).write_bytes((data / name).read_bytes())
     (Path("one") / "relations.jsonl").write_text("\n".join(chosen))
-    with pytest.raises(InputError, match="training needs at least 2 images with texts per process"):
+    with pytest.raises(InputError, match="training needs at least 2 images with labelled texts"):
         train_one("one", "x")
