@@ -2,17 +2,20 @@
 
 The weights may be those of a model or word vectors. Each row of a weight, for example the inputs of
 one output, has a float32 scale, by which its 8-bit numbers are multiplied. Vectors and small
-weights stay as they are.
+weights stay as they are. Checkpoints of this kind, in the same directory, may share an encoder.
 """
 
+import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+SHARED = "encoder_of"  # key of a config that names the checkpoint with the encoder
 SCALES = ".scales"  # ends the name of the tensor with the scales of a weight
 SMALLEST = 1024  # values of a weight that is compressed
 
@@ -60,3 +63,33 @@ def expand(stored: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
             )
         weights[name] = (value.flatten(1).float() * scales[:, None]).view(value.shape)
     return weights
+
+
+def find_lender(path: Path, config: Mapping[str, Any]) -> Path | None:
+    """Return the checkpoint beside `path` that contains its encoder; None if `path` has its own.
+
+    config: that of `path`. Raises InputError if the config does not name such a checkpoint, or if
+    the checkpoint is missing or has other weights than when `path` was saved.
+    """
+    if SHARED not in config:
+        return None
+    shared = config[SHARED] if isinstance(config[SHARED], dict) else {}
+    name, expected = shared.get("name"), shared.get("weights")
+    if not isinstance(name, str) or name != Path(name).name:
+        raise InputError(
+            f"checkpoint {path} cannot be used: {SHARED} in config.json does not name a checkpoint "
+            "beside it; copy or download the checkpoint again"
+        )
+    lender = path.parent / name
+    weights = lender / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(
+            f"checkpoint {path} is incomplete: its encoder is in {lender}, which is missing; copy "
+            "both"
+        )
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != expected:
+        raise InputError(
+            f"checkpoint {path} cannot be used: {lender}, which contains its encoder, has other "
+            "weights than when it was saved; copy both again"
+        )
+    return lender

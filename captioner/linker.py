@@ -138,7 +138,8 @@ class Linker:
         if encoder_of is not None and not compact:
             raise InputError("encoder_of needs compact=True; pass it, or omit encoder_of")
         config = checkpoints.without_paths(self.config)
-        card = linking_card(config, name or directory.name, license)
+        lender = None if encoder_of is None else Path(encoder_of)
+        card = linking_card(config, name or directory.name, license, lender and lender.name)
 
         def save_text_model(draft: Path) -> None:
             self.texts.save(draft)
@@ -153,7 +154,7 @@ class Linker:
             None,
             card,
             compact=compact,
-            encoder_of=None if encoder_of is None else Path(encoder_of),
+            encoder_of=lender,
         )
         return directory
 
@@ -175,8 +176,9 @@ class Linker:
         """Return the model's class, encoder, number of dimensions and device."""
         encoder = self.model.encoder
         images = "given image vectors" if encoder is None else encoder.name
-        size = f"{self.model.dimensions} dimensions"
-        return f"Linker({type(self.model).__name__} with {images}; {size}, {self.device})"
+        model = self.model
+        size = "" if isinstance(model, MultimodalCNN) else f"{model.dimensions} dimensions, "
+        return f"Linker({type(model).__name__} with {images}; {size}{self.device})"
 
     def encode_images(
         self,

@@ -12,7 +12,6 @@ from PIL import Image
 from captioner import Captioner, Linker
 from captioner import __main__ as commands
 from captioner.checkpoints import checkpoint
-from captioner.devices import RuntimeOptions
 from captioner.errors import InputError
 from captioner.pretrained import CAPTIONER, JOINT, NAMES, SPATIAL, find_pretrained
 from captioner.serving.loading import load_models
@@ -113,19 +112,46 @@ def test_commands_without_flags(photo, capsys):
     assert manifest["checkpoint"] == "flickr8k-joint"  # in every installation
 
 
-def test_a_directory_of_the_same_name_goes_before(photo, capsys, tmp_path_factory):
+def test_data_of_the_same_name_is_no_model(photo, capsys):
+    Path("flickr8k").mkdir()
+    Path("flickr8k-joint").touch()
+    commands.main(["index", "photos"])
+    commands.main(["caption", photo])
+    commands.main(["search", "beach"])
+    assert "flickr8k, which comes with captioner" in capsys.readouterr().err
+    assert find_pretrained("flickr8k/") == directory(CAPTIONER)
+
+
+def test_names_that_are_nearly_right():
+    with pytest.raises(InputError, match=r"check the path; did you mean 'flickr8k-spatial'\?"):
+        Linker.from_pretrained("flickr8k-spatail")
+    with pytest.raises(InputError, match=r"or a model of the package \(flickr8k, flickr8k-joint"):
+        build_encoder("mobilenet_v2", "flickr8")
+
+
+def test_a_run_of_the_same_name_goes_before(photo, capsys, tmp_path_factory):
     run = tiny.run(tmp_path_factory, attention=False)
     Path("flickr8k").symlink_to(run)
     assert find_pretrained("flickr8k") is None
     commands.main(["caption", photo, "--checkpoint", "flickr8k", "--device", "cpu"])
     words = capsys.readouterr().out.partition("\t")[2].split()
     assert set(words) <= set(checkpoint.load(run).vocabulary.words)
+    commands.main(["caption", photo, "--device", "cpu"])
+    assert "model: flickr8k, a run in this directory" in capsys.readouterr().err
 
 
-def test_a_service_without_runs_serves_the_captioner(photo, capsys):
-    captioner, collections, relation = load_models([], [], RuntimeOptions(device="cpu"))
+def test_a_service_without_runs_serves_the_captioner(photo, capsys, monkeypatch):
+    loaded = []
+
+    def load(runs, indexes, runtime):
+        loaded.extend(load_models(runs, indexes, runtime))
+        raise InputError("loaded")
+
+    monkeypatch.setattr("captioner.serving.loading.load_models", load)
+    with pytest.raises(InputError, match="loaded"):
+        commands.main(["serve", "--device", "cpu"])
     assert "model: flickr8k, which comes with captioner" in capsys.readouterr().err
-    assert captioner is not None
+    captioner, collections, relation = loaded
     assert (collections, relation) == ([], None)
     assert captioner.caption(photo).words
 
@@ -133,19 +159,21 @@ def test_a_service_without_runs_serves_the_captioner(photo, capsys):
 def test_evaluation_needs_an_output(tmp_path_factory, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["evaluate", "--checkpoint", "flickr8k", "--data", str(tiny.data(tmp_path_factory))]
-    with pytest.raises(InputError, match="comes with captioner, has no run directory"):
+    with pytest.raises(InputError, match="flickr8k comes with captioner, without its data"):
         commands.main(words)
     commands.main([*words, "--output", "out", "--metrics", "bleu"])
     assert Path("out/scores.json").is_file()
 
 
 def test_training_starts_from_the_captioner_and_from_its_encoder(
-    tmp_path_factory, tmp_path, monkeypatch
+    tmp_path_factory, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     plain = [*tiny.PLAIN.split(), "--epochs", "1", "--image-size", "64"]
     words = ["train", "--data", str(tiny.data(tmp_path_factory)), *plain]
     commands.main([*words, "--start-from", "flickr8k", "--run", "further"])
+    assert "unknown to the model that training starts from: 'sees'" in capsys.readouterr().out
+    commands.main(["train", "--config", "flickr8k", *words[1:], "--run", "repeated"])
     further = checkpoint.load("checkpoints/further")
     sizes = ("attention", "hidden_size", "annotation_size")
     assert [further.config["model"][name] for name in sizes] == [True, 512, 512]

@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..atomic_io import atomic_directory, sibling_path
-from ..compact import compress, expand
+from ..compact import SHARED, compress, expand, find_lender
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
+from ..options import did_you_mean
+from ..pretrained import NAMES
 from ..text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
 }
 READABLE = (*sorted(RENAMED_WEIGHTS), FORMAT, COMPACT)
 ADVICE = "copy or download the checkpoint again"
-ENCODER, SHARED = "encoder.", "encoder_of"  # prefix of an encoder's weights; key of the config
+ENCODER = "encoder."  # the names of an encoder's weights begin with it
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "model.safetensors"
 FILES_OF_TASKS = ("image_vectors", "word_vectors", "text_vectors", "tags")
 NON_NEGATIVE = ("running_var", "deviation")  # last parts of the names of buffers
@@ -157,8 +159,8 @@ def save(
         with atomic_directory(directory) as part:
             content = {**config, "format": COMPACT if compact else FORMAT}
             if encoder_of is not None:
-                _check_shareable(encoder_of, directory, config)
-                content[SHARED] = {"name": encoder_of.name, "weights": identity(encoder_of)}
+                lender = _find_lender(encoder_of, directory, config, weights)
+                content[SHARED] = {"name": lender.name, "weights": identity(lender)}
                 weights = {k: v for k, v in weights.items() if not k.startswith(ENCODER)}
             (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
             save_text_model(part)
@@ -167,6 +169,7 @@ def save(
             if compact:
                 for file in part.glob("*.safetensors"):
                     save_file(compress(parse(file.read_bytes())), file)
+                    shutil.copymode(part / CONFIG, file)
             shutil.copymode(part / CONFIG, part / WEIGHTS)  # safetensors ignores the umask
             if training_state is not None:
                 _save_state(training_state, part / TRAINING)
@@ -183,18 +186,30 @@ def save(
         ) from error
 
 
-def _check_shareable(path: Path, directory: Path, config: Mapping[str, Any]) -> None:
-    """Raise InputError unless a checkpoint can lend its encoder to one in `directory`."""
-    _, other = inspect(path)
+def _find_lender(
+    path: Path, directory: Path, config: Mapping[str, Any], weights: "Mapping[str, Tensor]"
+) -> Path:
+    """Return the checkpoint whose encoder a checkpoint in `directory` is to use.
+
+    Raises InputError if it is elsewhere, has no encoder of its own, or another one.
+    """
+    import torch
+
+    found, other = inspect(path)
+    found = found.resolve()
+    stored = _read_weights(found / WEIGHTS)
+    own = compress({k: v.detach().cpu() for k, v in weights.items() if k.startswith(ENCODER)})
     ours, theirs = (each["encoder"]["encoder"] for each in (config, other))
-    if path.resolve().parent != directory.resolve().parent:
+    if found.parent != directory.resolve().parent:
         reason = f"it is not in the same directory as {directory}"
     elif other.get("format") != COMPACT or SHARED in other:
         reason = "it is not a compact checkpoint with an encoder of its own"
     elif ours != theirs:
         reason = f"its encoder is {theirs}, not {ours}"
+    elif not all(k in stored and torch.equal(stored[k], v) for k, v in own.items()):
+        reason = "the weights of its encoder are others"
     else:
-        return
+        return found
     raise InputError(f"the encoder of {path} cannot be used: {reason}; choose another checkpoint")
 
 
@@ -207,7 +222,10 @@ def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     def name(value: Any) -> Any:
         return list(map(name, value)) if isinstance(value, list) else Path(value).name
 
+    if not {"task", "encoder", "data"} <= config.keys():
+        raise InputError("the config is not that of a checkpoint: it lacks task, encoder or data")
     config = shorten(config, "start_from")
+    config.pop(SHARED, None)  # the weights in memory include the encoder's
     if config.get("teachers"):
         config["teachers"] = [shorten(teacher, "path") for teacher in config["teachers"]]
     config["encoder"] = shorten(config["encoder"], "encoder_weights")
@@ -242,30 +260,10 @@ def load(path: Path | str) -> Checkpoint:
 
 def _shared_encoder(path: Path, config: Mapping[str, Any]) -> "dict[str, Tensor]":
     """Return the weights of the encoder that a checkpoint shares with another; {} for none."""
-    shared = config.get(SHARED)
-    if shared is None:
+    lender = find_lender(path, config)
+    if lender is None:
         return {}
-    name, expected = (
-        [shared.get(key) for key in ("name", "weights")] if isinstance(shared, dict) else [None] * 2
-    )
-    if not isinstance(name, str) or name != Path(name).name:
-        raise InputError(
-            f"checkpoint {path} cannot be used: {SHARED} in {CONFIG} does not name a checkpoint "
-            f"beside it; {ADVICE}"
-        )
-    other = path.parent / name
-    if not (other / MANIFEST).is_file():
-        raise InputError(
-            f"checkpoint {path} is incomplete: its encoder is in {other}, which is missing; copy "
-            "both"
-        )
-    inspect(other)
-    if identity(other) != expected:
-        raise InputError(
-            f"checkpoint {path} cannot be used: {other}, which contains its encoder, has other "
-            "weights than those it was saved with; copy both again"
-        )
-    return {k: v for k, v in _read_weights(other / WEIGHTS).items() if k.startswith(ENCODER)}
+    return {k: v for k, v in _read_weights(lender / WEIGHTS).items() if k.startswith(ENCODER)}
 
 
 def readable_formats() -> str:
@@ -368,7 +366,9 @@ def find(path: Path) -> Path:
             if (directory / MANIFEST).is_file():
                 return directory
     if not path.exists():
-        raise InputError(f"checkpoint {path} does not exist; check the path")
+        raise InputError(
+            f"checkpoint {path} does not exist; check the path{did_you_mean(str(path), NAMES)}"
+        )
     raise InputError(
         f"{path} does not contain a checkpoint: there is no {MANIFEST} in it, in best/ or in "
         "last/; pass a run or a checkpoint"

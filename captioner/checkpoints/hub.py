@@ -35,9 +35,7 @@ def local(path: str | Path, revision: str | None = None) -> Path:
     name, found = _parse(path)
     if name != str(path):
         return _download(Path(name), revision or found)
-    if revision is None and (shipped := find_pretrained(path)):
-        return shipped
-    path = Path(path)
+    path = find_pretrained(path) or Path(path)
     may_be_repository = re.fullmatch(_NAME, str(path))
     if not may_be_repository or path.parent.exists() or path.parent == CHECKPOINTS:
         if revision is not None:
@@ -47,6 +45,11 @@ def local(path: str | Path, revision: str | None = None) -> Path:
             )
         return path
     return _download(path, revision)
+
+
+def name_of(path: Path) -> str:
+    """Return how a file refers to the model at `path`: by an absolute path or by its name."""
+    return str(path.resolve()) if path.exists() and not find_pretrained(path) else str(path)
 
 
 def _parse(path: str | Path) -> tuple[str, str | None]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..compact import SCALES
+from ..compact import SCALES, SHARED
 from ..errors import InputError
 from ..metrics.captions import SCORES
 from ..models.parameter_count import describe_parameters
@@ -62,7 +62,7 @@ def describe_info(info: Mapping[str, Any]) -> str:
             "model": _model(info["model"]) if task == CAPTIONING else _listed(task, info["model"]),
             "": f"{_parameters(info)}{words}",
             **({"options": _listed("", own)} if own else {}),
-            "encoder": _encoder(info["encoder"], info["transform"]["size"], own),
+            "encoder": _encoder(info, own),
             "data": _data(info["data"]),
             "training": _training(info),
             "scores": _scores(info.get("scores") or {}),
@@ -112,14 +112,17 @@ def _model(options: Mapping[str, Any]) -> str:
     return f"{kind}: {sizes}"
 
 
-def _encoder(options: Mapping[str, Any], size: int, own: Mapping[str, Any]) -> str:
+def _encoder(info: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    options, size = info["encoder"], info["transform"]["size"]
     if own.get("image_vectors"):
         return "none; the image vectors were computed by the user"
     text = f"{options['encoder']} on {size} x {size} pixels"
     if options["encoder_weights"]:
         text += f", weights {Path(options['encoder_weights']).name}"
     stage = options["fine_tune_encoder"]
-    return text + (f", trained from stage {stage} onwards" if stage is not None else "")
+    text += f", trained from stage {stage} onwards" if stage is not None else ""
+    shared = info.get(SHARED)
+    return text + (f", stored in {shared['name']} beside it" if shared else "")
 
 
 def _data(data: Mapping[str, Any]) -> str:
@@ -146,7 +149,9 @@ def _training(info: Mapping[str, Any]) -> str:
 
 
 def _scores(scores: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {scores[name]:.1f}" for name in _names(scores)) or "none stored"
+    values = {name: scores[name] for name in _names(scores)}
+    parts = [f"{name} {value:{'.1f' if value >= 1 else '.3f'}}" for name, value in values.items()]
+    return "  ".join(parts) or "none stored"
 
 
 def _names(scores: Mapping[str, float]) -> list[str]:

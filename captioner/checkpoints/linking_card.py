@@ -31,20 +31,31 @@ LIMITATIONS = (
 )
 
 
-def linking_card(config: Mapping[str, Any], name: str, license: str) -> str:
+def linking_card(
+    config: Mapping[str, Any], name: str, license: str, encoder_of: str | None = None
+) -> str:
     """Format the card as Markdown, with metadata for the hub as front matter.
 
     name: directory or repository from which others will load the model. license: the hub's
-    identifier for the licence of the weights. Raises InputError if it does not have the form of
+    identifier for the licence of the weights. encoder_of: name of the checkpoint beside it that
+    contains its encoder. Raises InputError if it does not have the form of
     such an identifier.
     """
     check_license(license)
+    own = config.get(str(config["task"])) or {}
+    has_images = not own.get("image_vectors")
     name, task = one_line(name), str(config["task"])
     run = shlex.quote(name)
-    commands = COMMANDS.get(task, SEARCH)
+    commands = COMMANDS.get(task, SEARCH) if has_images else ()
     usage = "".join(f"captioner {each} --checkpoint {run}\n" for each in commands)
     if commands == SEARCH:
         usage += "captioner search photos.index 'a dog on a beach'\n"
+    example = 'linker.similarity("photo.jpg", ["a dog on a beach", "two people"])'
+    if not has_images:  # the user computed the image vectors
+        example = 'linker.encode_texts(["a dog on a beach", "two people"]).shape'
+    shared = ""
+    if encoder_of is not None:
+        shared = f"\nThe encoder is in {code(encoder_of)}, which must be in the same directory.\n"
     shell = f"\nOn the command line:\n\n```sh\n{usage}```\n" if usage else ""
     return f"""\
 ---
@@ -68,13 +79,13 @@ In Python:
 from captioner import Linker
 
 linker = Linker.from_pretrained({json.dumps(name, ensure_ascii=False)})
-print(linker.similarity("photo.jpg", ["a dog on a beach", "two people"]))
+print({example})
 ```
 {shell}
 ## Model
 
 {_model(config)}
-
+{shared}
 ## Training data
 
 The model was trained on {code(config["data"]["name"])} (layout {code(config["data"]["format"])}).
@@ -93,10 +104,15 @@ The licence of the training data may also restrict the use of the model.
 def _model(config: Mapping[str, Any]) -> str:
     encoder, size = config["encoder"], config["transform"]["size"]
     weights = encoder.get("encoder_weights")
+    images = {"Images": "vectors that the user computed"}
+    if not (config.get(config["task"]) or {}).get("image_vectors"):
+        images = {
+            "Encoder": code(encoder["encoder"]) + (f", weights {code(weights)}" if weights else ""),
+            "Input": f"RGB, resized to {plain(size)} x {plain(size)} pixels",
+        }
     rows = {
         "System": code(config["task"]),
-        "Encoder": code(encoder["encoder"]) + (f", weights {code(weights)}" if weights else ""),
-        "Input": f"RGB, resized to {plain(size)} x {plain(size)} pixels",
+        **images,
         "Options": ", ".join(f"{plain(k)} {plain(v)}" for k, v in config["model"].items()),
     }
     if parameters := config.get("parameters"):
@@ -111,8 +127,8 @@ def _scores(config: Mapping[str, Any]) -> str:
     names = " | ".join(map(plain, scores))
     return "\n".join(
         [
-            "Scores on the validation split, which was also used to select the epoch, so expect "
-            "slightly lower scores on other images.",
+            "Scores on the validation split, which may also have been used to select the epoch, so "
+            "expect slightly lower scores on other images.",
             "",
             f"| {names} |",
             f"| {' | '.join('---' for _ in scores)} |",

@@ -8,7 +8,7 @@ evaluate.py call `train.main` and `evaluate.main`.
 import argparse
 from pathlib import Path
 
-from .. import console
+from ..pretrained import default_model
 
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +29,7 @@ def add_linker(parser: argparse.ArgumentParser, default: str, help: str) -> None
 
 def chosen(checkpoint: Path | None, default: str) -> Path:
     """Return a checkpoint, or the default if it is None, and then say which model is used."""
-    if checkpoint is not None:
-        return checkpoint
-    console.note(f"model: {default}, which comes with captioner; for another, pass --checkpoint")
-    return Path(default)
+    return default_model(default) if checkpoint is None else checkpoint
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:

@@ -18,6 +18,7 @@ from ..data.storage import files as storage
 from ..data.storage.location import Location
 from ..devices import device_of
 from ..errors import InputError
+from ..pretrained import find_pretrained
 from ..vision.encoders import Encoder
 from ..vision.feature_store import FeatureStore, Runtime
 from .options import EvaluationOptions
@@ -36,11 +37,17 @@ def load_checkpoints(options: EvaluationOptions) -> list[Checkpoint]:
             "several checkpoints have no common run directory; pass --output with a directory "
             "for the results"
         )
+    shipped = [path for path in options.checkpoint if find_pretrained(path)]
+    if shipped and (options.output is None or options.data is None):
+        raise InputError(
+            f"{shipped[0]} comes with captioner, without its data; pass --data with a data set and "
+            "--output with a directory for the results"
+        )
     paths = [hub.local(path) for path in options.checkpoint]
     if paths != list(options.checkpoint) and options.output is None:
         raise InputError(
-            "a checkpoint from the hub, or one that comes with captioner, has no run directory; "
-            "pass --output with a directory for the results"
+            "a checkpoint from the hub has no run directory; pass --output with a directory for "
+            "the results"
         )
     return [checkpoint.load(path) for path in paths]
 

@@ -81,7 +81,7 @@ def index_images(path: Path, sources: Sequence[str], output: Path, options: Inde
     images = find_images(sources, sys.stdin.buffer if "-" in sources else ())
     local = hub.local(path)
     linker, store, runtime = _load(local, options)
-    name = str(path.resolve()) if path.exists() else str(path)
+    name = hub.name_of(path)
     size, shape = linker.model.dimensions, linker.region_shape
     with open_writer(output, name, checkpoint.identity(local), size, regions=shape) as writer:
         change = _compare(writer, [_absolute(image) for image in images])

@@ -83,7 +83,7 @@ def index_texts(path: Path, sources: Sequence[str], output: Path, options: Index
     given = list(dict.fromkeys(map(_name, sources))) or [TRAINING_DATA]
     texts = _read(given, local, options)
     linker = Linker.from_pretrained(local, options.device)
-    name = str(path.resolve()) if path.exists() else str(path)
+    name = hub.name_of(path)
     about = (name, checkpoint.identity(local), linker.model.dimensions, "texts")
     with open_writer(output, *about) as writer:
         change = _compare(writer, texts, given)

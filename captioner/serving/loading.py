@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import console
 from ..captioner import Captioner
 from ..checkpoints import checkpoint as checkpoints
 from ..checkpoints import hub
@@ -13,7 +12,6 @@ from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..index import Index
 from ..linker import Linker
-from ..pretrained import CAPTIONER
 from ..relation import RelationClassifier
 from ..retrieval.index_files import read_manifest
 from .collections import Collection
@@ -27,14 +25,10 @@ def load_models(
     The captioner and the relation model are None without one. runs: checkpoints of captioners,
     which form an ensemble if there are several, of at most one relation model, and of the linking
     models with which the indexes were written. An index whose linking model is not among them is
-    searched with the checkpoint that the index records. Without runs and indexes, the captioner
-    that comes with the package is served. Raises InputError if a checkpoint or an index cannot be
-    loaded, for a checkpoint of another task, for a
-    linking model that belongs to none of the indexes, and for a second relation model.
+    searched with the checkpoint that the index records. Raises InputError if a checkpoint or an
+    index cannot be loaded, for a checkpoint of another task, for a linking model that belongs to
+    none of the indexes, and for a second relation model.
     """
-    if not (runs or indexes):
-        console.note(f"model: {CAPTIONER}, which comes with captioner; for another, pass RUN")
-        runs = [Path(CAPTIONER)]
     read = [checkpoints.load(hub.local(path)) for path in runs]
     captioners = [each for each in read if each.task == "captioning"]
     relations = [each for each in read if each.task == "relation"]

@@ -12,6 +12,7 @@ from ..console import note, say
 from ..devices import RuntimeOptions
 from ..errors import InputError
 from ..options import check_bounds, flag_of, option
+from ..pretrained import CAPTIONER, default_model
 from .access import Access, is_loopback, read_token
 from .connections import BACKLOG, build_protocol, most_connections
 from .schemas import Limits
@@ -75,11 +76,11 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress and return.
 
-    runs, indexes: as in `load_models`; one of them may be empty. A second signal abandons the
-    requests in progress. given: names of the options that the user passed. Raises InputError if the
-    extra `serve` is not installed, the address cannot be used, the token file cannot be used, there
-    is nothing to serve, a checkpoint or an index cannot be loaded, or an option in `given` has no
-    effect.
+    runs, indexes: as in `load_models`; without any, the captioner that comes with the package is
+    served. A second signal abandons the requests in progress. given: names of the options that the
+    user passed. Raises InputError if the extra `serve` is not installed, the address cannot be
+    used, the token file cannot be used, a checkpoint or an index cannot be loaded, or an option in
+    `given` has no effect.
     """
     try:
         import fastapi  # noqa: F401
@@ -94,6 +95,7 @@ def serve(
     from .thumbnails import ThumbnailStore
 
     check_effect(given, SEARCH_OPTIONS if not indexes else (), "an index; pass one with --index")
+    runs = runs if runs or indexes else [default_model(CAPTIONER)]
     access, thumbnails = options.access, thumbnails or ThumbnailOptions()
     captioner, collections, relations = load_models(runs, indexes, runtime)
     check_effect(given, CAPTION_OPTIONS if captioner is None else (), "a captioner; pass its run")

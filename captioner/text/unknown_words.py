@@ -7,11 +7,14 @@ SHOWN = 10  # words
 
 
 def describe_unknown_words(
-    unknown_words: Callable[[str], list[str]], sentences: Sequence[str]
+    unknown_words: Callable[[str], list[str]],
+    sentences: Sequence[str],
+    model: str = "the sentence encoder",
 ) -> str:
     """Return a note that counts the unknown words, most frequent first, or "" if there are none.
 
-    unknown_words(sentence): the words of a sentence that do not contribute to its vector.
+    unknown_words(sentence): the words of a sentence that the model does not know. model: what
+    the note calls the model.
     """
     counts: Counter[str] = Counter()
     affected = 0
@@ -25,6 +28,6 @@ def describe_unknown_words(
     more = f" and {len(counts) - SHOWN:,} more" if len(counts) > SHOWN else ""
     contain = "contains" if affected == 1 else "contain"
     return (
-        f"note: {affected:,} of {len(sentences):,} texts {contain} words that are unknown to the "
-        f"sentence encoder: {shown}{more}"
+        f"note: {affected:,} of {len(sentences):,} texts {contain} words that are unknown to "
+        f"{model}: {shown}{more}"
     )

@@ -82,6 +82,8 @@ def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
     that cameras use. small_cnn was designed for the demo's shapes.
     """
     encoder = config.encoder
+    if getattr(config.task, "image_vectors", None) is not None:
+        return None
     if encoder.encoder != SMALL_CNN or not encoder.trains or config.run.start_from is not None:
         return None
     photographs = sum(

@@ -8,6 +8,7 @@ from typing import Any
 from ..checkpoints import checkpoint, hub
 from ..errors import InputError
 from ..options import Options, convert_values, option_names
+from ..pretrained import CAPTIONER, find_pretrained
 from ..tasks.systems import task_named
 from ..tasks.task import Task
 
@@ -22,6 +23,7 @@ def read_stored_options(
     """
     if path.name == checkpoint.CONFIG:
         path = path.parent
+    shipped = find_pretrained(path) is not None
     path, config = checkpoint.inspect(hub.local(path))
     place = path / checkpoint.CONFIG
     names = ("data", "encoder", "model", "training")
@@ -31,6 +33,8 @@ def read_stored_options(
     others = (config["encoder"], config["model"], config["training"], config.get(task.name) or {})
     stored = {name: value for section in others for name, value in section.items()}
     stored["start_from"] = config.get("start_from")
+    if shipped:
+        stored["encoder_weights"] = CAPTIONER  # the file from which they were read is elsewhere
     values: dict[str, Any] = {}
     try:
         stored["teachers"] = [teacher["path"] for teacher in config.get("teachers") or ()]

@@ -9,9 +9,10 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from ..compact import expand
+from ..compact import expand, find_lender
 from ..errors import InputError
 from ..git_lfs import refuse_pointer_file
+from ..pretrained import NAMES
 from .light_torchvision import torchvision
 from .options import WEIGHTS_FILES
 
@@ -82,8 +83,7 @@ def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
         ) from error
     if trained != name:
         raise InputError(f"{found} has the encoder {trained}, not {name}; pass --encoder {trained}")
-    if shared := config.get("encoder_of"):  # in the checkpoint beside it
-        found = found.parent / Path(shared["name"]).name
+    found = find_lender(found, config) or found
     values = expand(_read_weights(name, str(found / RUN_WEIGHTS)))
     own = {key.removeprefix(RUN_PREFIX): v for key, v in values.items() if RUN_PREFIX in key}
     wanted = layers.state_dict(keep_vars=True)
@@ -221,7 +221,7 @@ def _download_weights(name: str, weights: str) -> dict[str, Tensor]:
     if weights != "DEFAULT" and weights not in published.__members__:
         raise InputError(
             f"{name} has no weights {weights!r}; choose {', '.join(published.__members__)}, a .pth "
-            "or .safetensors file, or a run"
+            f"or .safetensors file, a run, or a model of the package ({', '.join(NAMES)})"
         )
     try:
         values: dict[str, Tensor] = published[weights].get_state_dict(

@@ -252,7 +252,7 @@ def test_evaluation_downloads_from_the_hub(command, captioner, images, capsys):
     captioner.push_to_hub("me/colours", token=loopback_hub.TOKEN)
     words = ["--checkpoint", "me/colours", "--data", str(images[0].parents[1]), "--device", "cpu"]
     with pytest.raises(
-        InputError, match=r"one that comes with captioner, has no run directory; pass --output"
+        InputError, match=r"a checkpoint from the hub has no run directory; pass --output"
     ):
         command(words)
     command([*words, "--metrics", "bleu", "--output", "scores"])

@@ -73,6 +73,25 @@ def test_an_encoder_is_stored_once(linker, lender, images, tmp_path):
         assert all(torch.equal(value, whole[f"encoder.{key}"]) for key, value in layers.items())
 
 
+def test_a_copy_of_a_borrower_has_its_own_encoder(linker, lender, images, tmp_path):
+    borrower = linker.save_pretrained(tmp_path / "borrower", compact=True, encoder_of=lender)
+    loaded = Linker.from_pretrained(borrower, "cpu")
+    for number, is_compact in enumerate((True, False)):
+        copy = loaded.save_pretrained(tmp_path / "elsewhere" / str(number), compact=is_compact)
+        again = Linker.from_pretrained(copy, "cpu")
+        assert np.allclose(again.encode_images(images), loaded.encode_images(images), atol=1e-5)
+        layers = build_encoder("small_cnn", str(copy)).state_dict()
+        expected = loaded.model.encoder.state_dict()
+        assert all(torch.allclose(value, expected[key]) for key, value in layers.items())
+    second = loaded.save_pretrained(tmp_path / "second", compact=True, encoder_of=lender)
+    assert "The encoder is in `lender`" in (second / "README.md").read_text()
+
+
+def test_compact_files_can_be_read_by_others(lender):
+    modes = {file.stat().st_mode & 0o777 for file in lender.iterdir()}
+    assert len(modes) == 1
+
+
 def test_a_lender_that_is_missing_or_has_changed(linker, lender, tmp_path):
     borrower = linker.save_pretrained(tmp_path / "borrower", compact=True, encoder_of=lender)
     moved = shutil.move(lender, tmp_path / "moved")
@@ -90,8 +109,9 @@ def test_a_lender_that_is_missing_or_has_changed(linker, lender, tmp_path):
     for wrong in ("lender", {"name": 3, "weights": "0"}, {}):
         (borrower / "config.json").write_text(json.dumps(config | {"encoder_of": wrong}))
         sign(borrower)
-        with pytest.raises(InputError, match=r"encoder_of in config.json does not name a check"):
-            checkpoint.load(borrower)
+        for load in (checkpoint.load, lambda path: build_encoder("small_cnn", str(path))):
+            with pytest.raises(InputError, match=r"encoder_of in config.json does not name a che"):
+                load(borrower)
 
 
 def test_what_cannot_lend_its_encoder(linker, lender, tmp_path):
@@ -107,6 +127,10 @@ def test_what_cannot_lend_its_encoder(linker, lender, tmp_path):
     borrower = linker.save_pretrained(tmp_path / "borrower", compact=True, encoder_of=lender)
     with pytest.raises(InputError, match="it is not a compact checkpoint with an encoder of its"):
         save(borrower)
+    with torch.no_grad():
+        next(iter(linker.model.encoder.parameters())).mul_(1.1)
+    with pytest.raises(InputError, match="the weights of its encoder are others"):
+        save(lender)
     config = json.loads((lender / "config.json").read_text())
     config["encoder"]["encoder"] = "alexnet"
     (lender / "config.json").write_text(json.dumps(config))
@@ -116,6 +140,9 @@ def test_what_cannot_lend_its_encoder(linker, lender, tmp_path):
     assert not (tmp_path / "new").exists()
     bare = Linker(linker.model, linker.texts, linker.transform)
     with pytest.raises(InputError, match="a model without a config cannot be saved"):
+        bare.save_pretrained(tmp_path / "new")
+    bare = Linker(linker.model, linker.texts, linker.transform, config={"task": "spatial"})
+    with pytest.raises(InputError, match="it lacks task, encoder or data"):
         bare.save_pretrained(tmp_path / "new")
 
 

@@ -44,7 +44,8 @@ def test_its_cells_run(tmp_path, tmp_path_factory, monkeypatch):
     assert install.startswith("%pip install")
     names = {}
     values = [run_cell(source, names) for source in cells]
-    score, caption, figure, ranking, captioner = values
+    photograph, score, caption, figure, ranking, captioner = values
+    assert photograph.text == "a man with a camera"
     assert 0 <= score <= 100
     assert isinstance(caption, Caption)
     assert caption.text in caption._repr_html_() or caption.words

@@ -24,6 +24,7 @@ from ...models.captioning.build import CaptioningModel, build_model
 from ...models.losses import Loss
 from ...models.parameter_count import count_parameters, describe_parameters
 from ...text.tokenizer import get_tokenizer, one_word_note
+from ...text.unknown_words import describe_unknown_words
 from ...text.vocabulary import Vocabulary
 from ..commands import captioner_command, program
 from ..encoding import build_configured_encoder, open_split
@@ -55,6 +56,8 @@ class CaptioningJob:
         self.vocabulary = (
             start.vocabulary if start else build_vocabulary(training, self._options)
         ).with_function(self._options.tokenizer)
+        if start and (unknown := _describe_unknown(training, self.vocabulary)):
+            say(unknown)
         if truncated := count_truncated(training, self.vocabulary):
             say(f"note: {truncated} training captions are truncated to {MAX_WORDS} words")
         self.model = make_model(groups, len(self.vocabulary), start).to(inputs.device)
@@ -142,6 +145,17 @@ class CaptioningJob:
     def _samples(self, result: Evaluation, count: int) -> list[NamedSample]:
         examples = evenly_spaced(self.held_out.examples, count)
         return [named_sample(example, result, self.vocabulary) for example in examples]
+
+
+def _describe_unknown(training: Sequence[Example], vocabulary: Vocabulary) -> str:
+    """Return a note about words of the captions that the model does not know, or ""."""
+
+    def unknown_words(caption: str) -> list[str]:
+        return [word for word in vocabulary.tokenizer.split(caption) if word not in vocabulary]
+
+    captions = [caption for example in training for caption in example.captions]
+    note = describe_unknown_words(unknown_words, captions, "the model that training starts from")
+    return f"{note}; they become <unk>" if note else ""
 
 
 def build_vocabulary(training: Sequence[Example], options: CaptioningOptions) -> Vocabulary:
