@@ -233,8 +233,9 @@ def padded_count(count: int, smallest_step: int = 1) -> int:
 def in_blocks(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Apply a function to tensors (B, ...); where `pad_rows` would pad, in blocks of 2^k images.
 
-    Batches of all sizes then need few shapes, without products of padding. The results of the
-    blocks are concatenated, so the result for an image must not depend on the others.
+    oneDNN then compiles programs for few shapes, whatever the batch sizes, and no time is spent on
+    padding. The results of the blocks are concatenated, so the result for an image must not depend
+    on the others.
     """
     if not _caches_shapes(tensors[0]):
         return function(*tensors)

@@ -107,8 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--center",
         action="store_true",
-        help="subtract the mean of the index's images or texts from each of them, and likewise for "
-        "the sentences",
+        help="with an index and --texts: subtract the mean of the index's rows from each row, and "
+        "the mean of the sentences from each sentence",
     )
     parser.add_argument(
         "--mosaic",

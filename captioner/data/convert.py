@@ -40,9 +40,10 @@ def write_relations(data: CaptionData, directory: Path) -> Path:
 def _write(
     data: CaptionData, target: Path, rows_of: Callable[[Example, str], list[dict[str, Any]]]
 ) -> Path:
-    """Write the rows of all examples to `target`, and link to the images beside it.
+    """Write the rows of all examples to `target`, and link or copy the images beside it.
 
-    rows_of(example, name): the rows of an example; name: of its image, relative to `target`.
+    rows_of(example, name): function that returns the rows of an example; name is the path of its
+    image, relative to the directory of `target`.
     """
     directory, link = target.parent, target.parent / IMAGES
     for path in (target, link):

@@ -222,7 +222,8 @@ def _unidentified(file: IO[bytes], where: str) -> InputError:
     file.seek(0)
     refuse_pointer(file.read(200), where)
     wanted = ", ".join(FORMATS)
-    return InputError(f"{where}: {found or f'not an image in any of the formats {wanted}'}")
+    unknown = f"not an image in any of the formats {wanted}; convert or replace it"
+    return InputError(f"{where}: {found or unknown}")
 
 
 def _buffer(content: bytes, where: str) -> IO[bytes]:

@@ -66,7 +66,7 @@ def _channel_axis(pixels: Pixels) -> int | None:
 
 
 def _to_bytes(values: Pixels, kind: str) -> np.ndarray:
-    """Return the values as uint8; raise InputError for other types and ranges."""
+    """Return the values as uint8; raise InputError unless they are uint8 or float in [0, 1]."""
     if isinstance(values, torch.Tensor):
         array = (values.float() if values.is_floating_point() else values).numpy()
     else:

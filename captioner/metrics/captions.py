@@ -110,7 +110,7 @@ class Scores:
 
     @property
     def per_image(self) -> dict[str, list[float]]:
-        """The scores of individual images, by name, in the order of `ids`; as in coco-caption."""
+        """The scores of individual images as in coco-caption, by name, in the order of `ids`."""
         parts = (each.per_image for each in self.statistics.values())
         return {name: values for part in parts for name, values in part.items()}
 

@@ -214,7 +214,7 @@ def _place_panel(
 def _color_bar(
     axes: "Axes", vmax: float, scale: Scale, grid: tuple[int, ...], height: float
 ) -> None:
-    """Draw the colour bar; height: of the axes, in points."""
+    """Draw the colour bar. height: height of the axes in points."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import FixedLocator, PercentFormatter

@@ -40,8 +40,8 @@ class JobInputs:
     """The inputs from which a task builds the job of a run.
 
     options: the run's options. data: the data set, without images that cannot be decoded. run: the
-    run's directory. start: the checkpoint that provides weights and text model, from the run itself
-    if it is resumed, otherwise from another run; None if there is none.
+    run's directory. start: the checkpoint that provides the weights and the text model, from the
+    run itself if it is resumed, otherwise from another run; None if there is none.
     """
 
     options: OptionGroups

@@ -180,8 +180,9 @@ def _check_supported(directory: Path) -> None:
 
 def _check_modules(directory: Path) -> None:
     """Raise InputError if the model contains a module other than those in MODULES."""
-    modules = json.loads((directory / "modules.json").read_text(encoding="utf-8"))
-    for module in modules:
+    for module in _parse_json(directory / "modules.json"):
+        if "type" not in module:
+            raise ValueError("a module in modules.json has no type")
         kind = module["type"].rpartition(".")[2]
         if kind not in MODULES:
             raise InputError(
@@ -240,7 +241,14 @@ def build_transformer(
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = _parse_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} does not contain a JSON object")
     return content
+
+
+def _parse_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not valid JSON in UTF-8: {error}") from error

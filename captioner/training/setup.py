@@ -49,7 +49,7 @@ class TrainingSetup:
 def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     """Read the data and build the task's job, which includes the model.
 
-    Most user errors are detected before images are decoded. Raises InputError.
+    Raises InputError for user errors, most of them before images are decoded.
     """
     config.system.check_inputs(config)
     check_encoder(config.encoder, pretrained=config.run.start_from is not None)

@@ -1,7 +1,7 @@
 """torchvision, imported without torch._dynamo.
 
-torchvision.ops takes one function from torch._dynamo.utils, which is called only by operators of
-detection networks; importing that module takes longer than the rest of torchvision.
+torchvision.ops (0.29.1) imports one function from torch._dynamo.utils that only operators of
+detection networks call; importing that module takes longer than the rest of torchvision.
 """
 
 import sys

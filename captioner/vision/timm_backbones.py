@@ -81,10 +81,10 @@ def build_timm(name: str, weights: str | None) -> tuple[nn.Sequential, Receptive
     """Return the layers of a timm encoder, a single TimmBackbone, and their receptive field.
 
     weights: None for random weights; "DEFAULT" or a tag of timm ("in1k"), which is downloaded; or a
-    local .pth or .safetensors file with the parameter names of timm or of efficientnet_pytorch. No
-    random numbers of the caller are used. With the default device "meta", the parameters are on it.
-    Raises InputError for an unknown name, a network without a square feature map, and weights that
-    cannot be read, downloaded or used.
+    local .pth or .safetensors file with the parameter names of timm or of efficientnet_pytorch. The
+    state of the caller's random generator, which random weights depend on, does not change. With
+    the default device "meta", the parameters are on it. Raises InputError for an unknown name, a
+    network without a square feature map, and weights that cannot be read, downloaded or used.
     """
     to_meta = torch.get_default_device().type == "meta"
     # timm computes some buffers, which a checkpoint lacks, so that they must not be on "meta".
@@ -111,7 +111,8 @@ def _create(name: str, weights: str | None) -> Any:
     if downloads and not timm.is_model_pretrained(known):
         tags = timm.list_pretrained(f"{known.partition('.')[0]}.*")
         raise InputError(
-            f"{name} has no weights {weights!r}; choose DEFAULT, a file, or one of "
+            f"{name} has no weights {weights!r}; choose DEFAULT, a file, a run, a model of "
+            f"the package, or one of "
             f"{', '.join(tag.partition('.')[2] for tag in tags)}"
             if tags
             else f"{name} has no published weights; pass a file to --encoder-weights"

@@ -62,9 +62,9 @@ def load_weights(
 def load_run_weights(name: str, layers: nn.Sequential, directory: Path) -> None:
     """Load the weights of the encoder `name` from a run or checkpoint of any task.
 
-    layers: the encoder's layers. directory: a run, whose best checkpoint is read, or a checkpoint.
-    Raises InputError if there is no checkpoint or it has another encoder, and in the same cases as
-    `load_weights`.
+    layers: the encoder's layers. directory: a checkpoint, or a run, whose best checkpoint is read,
+    or the last if there is no best one. Raises InputError if there is no checkpoint or it has
+    another encoder, and in the same cases as `load_weights`.
     """
     candidates = (directory, directory / "best", directory / "last")
     found = next((path for path in candidates if (path / RUN_WEIGHTS).is_file()), None)

@@ -183,7 +183,11 @@ def test_fine_tuning_trains_the_whole_network():
     [
         ("timm:resnet19", None, r"timm .* has no such model; did you mean 'resnet18"),
         ("timm:coat_tiny", None, "does not return a square feature map"),
-        ("timm:resnet18", "in99k", "has no weights 'in99k'; choose DEFAULT, a file, or one of "),
+        (
+            "timm:resnet18",
+            "in99k",
+            "has no weights 'in99k'; choose DEFAULT, a file, a run, a model of ",
+        ),
         ("timm:resnet18", "gone.pth", r"encoder weights gone\.pth do not exist"),
     ],
 )

@@ -268,7 +268,7 @@ def width_fault(
 ) -> tuple[str, str]:
     """Return what is wrong with a row that has too many or too few values, and what to do.
 
-    names: what the columns are, for the message.
+    names: text that follows "columns" in the message, such as " (image, caption)".
     """
     advice = "add the missing values"
     if len(row) > columns:

@@ -172,10 +172,11 @@ def table_examples(path: Path, result: ReadResult) -> Iterator[RawExample]:
 
 
 def image_name(row: Mapping[str, Any]) -> Any:
-    """Return the file name of the image in a row that has a column of IMAGES.
+    """Return the image's file name from the column of a row that IMAGES names.
 
     In exports of the Hugging Face hub, the column has an object with a `path`. Karpathy's rows have
-    the directory in the column `filepath` and the name in `filename`.
+    the directory in the column `filepath` and the name in `filename`. A value that is not a file
+    name, such as an image's bytes, is returned unchanged.
     """
     value = row[next(name for name in IMAGES if name in row)]
     directory = row.get("filepath")

@@ -253,7 +253,7 @@ def load_clip_reader(name: str) -> ClipReader:
         return ClipReader(name=name, tokenize=open_clip.get_tokenizer(name))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        advice = "check the connection, from which open_clip downloads it"
+        advice = "check the connection; open_clip downloads the tokenizers of some models"
         if isinstance(error, ImportError):
             advice = "install the missing package"
         raise InputError(

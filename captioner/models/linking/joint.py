@@ -54,8 +54,8 @@ class Differences:
     """Queries A - B, for images with A and without B.
 
     words: the texts B, of one word each. rows (M,): the index in the batch of each query's text A.
-    word_of (M,): the index in `words` of its text B. own (B, M): mask of the images with A and
-    without B.
+    word_of (M,): the index in `words` of its text B. own (B, M): for each image of the
+    batch and each query, whether the image has A but not B.
     """
 
     words: Texts
@@ -229,9 +229,10 @@ class JointEmbedding(nn.Module):
         return Loss(value, len(texts), {RELATIVE: value.detach() / self.options.margin})
 
     def _loss(self, batch: JointBatch, images: Tensor, texts: Tensor, others: list[Tensor]) -> Loss:
-        """Return the mean loss over the texts from embeddings.
+        """Compute the loss, a mean over the texts, from the embeddings of images and texts.
 
-        others: those of the exchanged texts and of the words B, as far as the batch has them.
+        others: embeddings of the exchanged texts, then of the words B; either is missing if the
+        batch has none.
         """
         scores, count, options = images @ texts.T, len(texts), self.options
         further = None

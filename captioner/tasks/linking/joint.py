@@ -212,9 +212,9 @@ def draw_wrong_texts(
 
 
 def build_reader(options: JointTaskOptions, data: CaptionData) -> TextReader:
-    """Build the vocabulary, and the sentence encoder if the options name one.
+    """Build the vocabulary, and a sentence encoder if the options contain `text_vectors`.
 
-    Both are built from `training_captions`.
+    The words and statistics of both come from `training_captions`.
     """
     captions = training_captions(data, options)
     vocabulary = Vocabulary.build(map(plain_words, captions), options.text_min_count)

@@ -60,8 +60,8 @@ class JointTaskOptions(Options):
     )
     captions_per_batch: int | None = option(
         None,
-        "maximum number of captions per image in a batch; an epoch still uses all [1 for features "
-        "of a frozen encoder and image vectors, otherwise all]",
+        "maximum number of captions per image in a batch; an epoch still uses all [1 for a "
+        "frozen encoder or image vectors, otherwise all]",
     )
     text_min_count: int = option(
         2, "minimum word count in the training captions; rarer words are unknown"
@@ -146,7 +146,7 @@ class SpatialTaskOptions(TextVectorOptions):
     )
     min_images: int = option(3, "minimum number of training images per label")
     labels_per_image: int = option(
-        50, "number of labels per image in a training step: its own, and random others"
+        50, "minimum number of labels per image in a step: all its own, then random ones"
     )
     held_out: float = option(0.1, "fraction of labels to hold out from training")
 

@@ -41,10 +41,10 @@ BLOCK = 4096  # captions encoded at once
 
 
 def check_sentence_encoder(options: TextVectorOptions) -> None:
-    """Raise InputError for a source that is unknown or missing, or whose extra is not installed.
+    """Raise InputError for a source that is unknown, missing, unsupported or needs another extra.
 
-    This check reads no vectors, so it can run before images are opened; `build_sentence_encoder`
-    detects all other errors.
+    This check reads no vectors or weights, so it can run before images are opened;
+    `build_sentence_encoder` detects all other errors.
     """
     for source in options.text_vectors:
         path = Path(source)

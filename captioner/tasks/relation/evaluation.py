@@ -53,13 +53,13 @@ class Model:
 
 
 def evaluate_checkpoints(checkpoints: Sequence[Checkpoint], request: EvaluationRequest) -> None:
-    """Print and save a table of one split with a row for each checkpoint and each baseline.
+    """Print and save a table of the scores of checkpoints and baselines on one split.
 
-    A classifier has two rows, one of which has shuffled images; the difference is what it gains
-    from images. For an autoencoder, a linear SVM is trained on its article embeddings, and the
-    reconstructions are measured and drawn. The last row predicts the most frequent level of the
-    split. Without labels in the split, there is no table. Raises InputError for user errors, among
-    them checkpoints whose heads differ.
+    A classifier has one row for its images and, if there are several images, one for shuffled
+    images; the difference shows how much the images help. For an autoencoder, a linear SVM is
+    trained on its article embeddings, and the reconstructions are measured and drawn. The last row
+    predicts the most frequent level of the split. Without labels in the split, there is no table.
+    Raises InputError for user errors, among them checkpoints whose heads differ.
     """
     options, first = request.evaluation, checkpoints[0]
     split = split_name(options.split)

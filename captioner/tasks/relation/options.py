@@ -17,7 +17,7 @@ RECIPES: dict[str, dict[str, int | float | str]] = {
 
 @dataclass(frozen=True)
 class RelationTaskOptions(Options):
-    """What to train, the number of texts in an epoch, and the limits of texts and words."""
+    """The model to train, its texts per image and epoch, and the vocabulary and length limits."""
 
     recipe: str | None = option(
         None,
