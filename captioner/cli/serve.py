@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="captioner, relation model, index's model [flickr8k]",
+        help="captioner, relation or index's model [flickr8k]",
     )
     parser.add_argument(
         "--index",

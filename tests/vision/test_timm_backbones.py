@@ -186,7 +186,7 @@ def test_fine_tuning_trains_the_whole_network():
         (
             "timm:resnet18",
             "in99k",
-            "has no weights 'in99k'; choose DEFAULT, a file, a run, a model of ",
+            "has no weights .in99k.; choose DEFAULT, a file, a run, a model",
         ),
         ("timm:resnet18", "gone.pth", r"encoder weights gone\.pth do not exist"),
     ],
