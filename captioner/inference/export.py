@@ -40,7 +40,7 @@ from ..decoding.options import DecodingOptions
 from ..errors import InputError
 from ..models.base import CaptionModel
 from ..text.vocabulary import PAD, SPECIALS, START, UNKNOWN, Vocabulary
-from ..vision.encoders import Encoder, fold_batch_norms
+from ..vision.encoders import Encoder
 
 DESCRIPTION = "captioner.json"
 FORMAT = 2  # of captioner.json
@@ -146,15 +146,13 @@ def _programs(captioner: Captioner) -> dict[str, Program]:
 
 
 class _Encode(nn.Module):
-    """The encoder with folded batch norms; for an ensemble, all encoders with concatenated maps."""
+    """The encoder for inference; for an ensemble, all encoders with concatenated maps."""
 
     def __init__(self, model: CaptionModel) -> None:
         super().__init__()
         encoders = [model.encoder] if isinstance(model.encoder, Encoder) else model.encoder
         self.encoders = nn.ModuleList(
-            fold_batch_norms(cast(Encoder, encoder).layers).to(
-                memory_format=torch.contiguous_format
-            )
+            cast(Encoder, encoder).inference_layers().to(memory_format=torch.contiguous_format)
             for encoder in encoders
         )
 

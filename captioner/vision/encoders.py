@@ -156,6 +156,10 @@ class Encoder(nn.Module):
             self._fold = version, fold_batch_norms(self.layers)
         return self._fold[1]
 
+    def inference_layers(self) -> nn.Sequential:
+        """Return a copy of the layers for inference, with batch norms folded where possible."""
+        return fold_batch_norms(self.layers) if self._can_fold else copy.deepcopy(self.layers)
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of the network's name and of the names and values of its weights."""
         digest = hashlib.sha256(self.name.encode())

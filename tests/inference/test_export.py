@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+import train
 from captioner import Captioner, InputError
 from captioner import __main__ as commands
 from captioner.checkpoints import checkpoint
@@ -383,3 +384,21 @@ def test_a_failure_leaves_no_directory(run, tmp_path, monkeypatch, error):
     ):
         commands.main(["export", run, "--torch", str(tmp_path / "new")])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_efficientnet"])
+def test_backbones_of_timm(name, tmp_path, tmp_path_factory, monkeypatch):
+    """The exported encoder gives the library's features, and the captions are the library's."""
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    monkeypatch.chdir(tmp_path)
+    flags = f"--attention --epochs 1 --batch-size 8 --encoder timm:{name} {tiny.PLAIN}"
+    flags += " --hidden-size 16 --embedding-size 16 --min-count 1 --image-size 64"
+    train.main(["--data", str(tiny.data(tmp_path_factory)), "--run", "timm", *flags.split()])
+    made = Exported(Captioner.from_pretrained("checkpoints/timm", "cpu"), tmp_path)
+    pixels = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = made.captioner.model.encoder(pixels)
+    assert made.description["image"]["mean"] == list(made.captioner.transform.mean)
+    for run in (made.by_onnx, made.by_torch):
+        assert_close(run("encoder", pixels=pixels.numpy())["features"], features)
