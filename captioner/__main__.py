@@ -27,7 +27,7 @@ COMMANDS = {
     "serve": "caption and search images over HTTP and in the browser",
     "info": "describe a checkpoint",
     "export": "export a captioning model as ONNX or torch.export programs",
-    "project": "draw images and sentences on a plane",
+    "project": "plot images and sentences in two dimensions",
     "data": "describe a data set and list its problems",
     "cache": "list and prune the stored features of frozen encoders",
     "demo-data": "write the demo data set as a COCO directory",

@@ -147,9 +147,10 @@ def save(
 
     save_text_model(directory): writes the vocabulary or the other files of the text model. A
     shared checkpoint has a `card` (Markdown) and no training state. compact: whether large weights
-    and word vectors are stored in 8 bits. encoder_of: a compact checkpoint beside `directory` whose
-    encoder is used, so that `weights` are stored without theirs. Raises InputError if the files
-    cannot be written, for example because the disk is full; an existing checkpoint is then kept.
+    and word vectors are stored in 8 bits. encoder_of: a compact checkpoint in the same parent
+    directory, whose encoder the new checkpoint shares, so that the encoder's weights are not stored
+    again. Raises InputError if the encoder of `encoder_of` cannot be shared, or if the files cannot
+    be written, for example because the disk is full; an existing checkpoint is then kept.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
@@ -189,9 +190,10 @@ def save(
 def _find_lender(
     path: Path, directory: Path, config: Mapping[str, Any], weights: "Mapping[str, Tensor]"
 ) -> Path:
-    """Return the checkpoint whose encoder a checkpoint in `directory` is to use.
+    """Return the resolved path of the checkpoint whose encoder `directory` will share.
 
-    Raises InputError if it is elsewhere, has no encoder of its own, or another one.
+    Raises InputError if it is in another parent directory, is not compact, has no encoder of its
+    own, or has a different encoder or different encoder weights.
     """
     import torch
 
@@ -203,7 +205,7 @@ def _find_lender(
     if found.parent != directory.resolve().parent:
         reason = f"it is not in the same directory as {directory}"
     elif other.get("format") != COMPACT or SHARED in other:
-        reason = "it is not a compact checkpoint with an encoder of its own"
+        reason = f"{path} is not a compact checkpoint with an encoder of its own"
     elif ours != theirs:
         reason = f"its encoder is {theirs}, not {ours}"
     elif not all(k in stored and torch.equal(stored[k], v) for k, v in own.items()):
@@ -214,7 +216,11 @@ def _find_lender(
 
 
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's config with each path reduced to its last component."""
+    """Return a model's config with each path reduced to its last component.
+
+    The reference to a shared encoder is removed. Raises InputError if the config lacks the task,
+    encoder or data.
+    """
 
     def shorten(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
         return {k: name(v) if k in keys and v else v for k, v in section.items()}

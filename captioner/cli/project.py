@@ -124,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("projection.png"),
         metavar="FILE",
-        help="output .png file; a mosaic may be a .jpg file, too [%(default)s]",
+        help="output file: .png, or for a mosaic also .jpg or .jpeg [%(default)s]",
     )
 
 
@@ -301,7 +301,8 @@ def _check(arguments: argparse.Namespace) -> None:
     allowed = SUFFIXES if is_mosaic else (".png",)
     if output.suffix.lower() not in allowed or output.is_dir():
         what = f"the directory {output}" if output.is_dir() else output
-        raise InputError(f"--output must be a {' or '.join(allowed)} file, got {what}")
+        kinds = ".png, .jpg or .jpeg file" if is_mosaic else ".png file (.jpg only with --mosaic)"
+        raise InputError(f"--output must be a {kinds}, got {what}")
 
 
 def _check_combination(arguments: argparse.Namespace) -> None:

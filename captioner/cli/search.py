@@ -35,7 +35,7 @@ NOTE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = f"{parser.prog} [INDEX] QUERY [option...]"
+    parser.usage = f"{parser.prog} [INDEX] [QUERY] [option...]"
     parser.add_argument(
         "query",
         nargs="*",

@@ -78,7 +78,7 @@ def score_pairs(
 
 
 def _batches(pairs: np.ndarray, lengths: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yield batches of pieces; padded to the size of the largest, they have at most ROWS pairs.
+    """Yield batches of pieces that, padded to the size of the largest, have at most ROWS pairs.
 
     A piece is an array of indices of at most PIECE pairs that share an image. lengths: number of
     tokens of each caption, by which the pairs of an image and the pieces of equal size are sorted.

@@ -21,9 +21,9 @@ DIVERSITY, SPREAD = "diversity of regions", "random"
 
 @dataclass(frozen=True)
 class LabelPlane:
-    """Images on a plane of labels.
+    """Images or texts on a plane, with groups by label.
 
-    points (N, 2): positions of the images. groups (N,): index of the label with the highest score,
+    points (N, 2): their positions. groups (N,): index of the label with the highest score,
     or -1 if no score is at least 0.5 or there are no labels. labels: names of the groups. meaning:
     the axes or anchors.
     """

@@ -35,7 +35,7 @@ class ClassScores:
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """The number (L, L) of items by true class (row) and predicted class (column)."""
+        """The confusion matrix (L, L): counts by true class (row) and predicted class (column)."""
         size = len(self.classes)
         counts = np.bincount(self.truth * size + self.predicted, minlength=size * size)
         table: np.ndarray = counts.reshape(size, size)

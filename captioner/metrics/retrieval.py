@@ -101,10 +101,10 @@ def pair_accuracy(scores: np.ndarray, image_of_text: np.ndarray) -> float | None
 
 
 def _chance(correct: np.ndarray, candidates: int, k: int) -> float:
-    """Return the expected R@k in percent if `candidates` are ranked at random.
+    """Return the expected R@k in percent if the candidates are ranked at random.
 
-    correct: the number of correct candidates of each query. A query has no hit if k incorrect
-    candidates are drawn without replacement.
+    candidates: their number. correct: the number of correct candidates of each query. A query has
+    no hit if k incorrect candidates are drawn without replacement.
     """
     drawn = np.arange(min(k, candidates))
     missed = (candidates - correct[:, None] - drawn).clip(min=0) / (candidates - drawn)

@@ -23,8 +23,9 @@ Product = Callable[[Tensor], Tensor]
 def deferred_matmul(factor: nn.Linear | Tensor) -> Product:
     """Return a function x -> layer(x) or x -> x @ matrix for many calls in one forward pass.
 
-    factor: layer without bias, matrix (I, O), or matrices (B, I, O), one per image, which multiply
-    x (B, n, I). Compared with the plain product, the values are equal, and the gradients differ
+    The gradient of the matrix is computed once, after the backward passes of all calls. factor:
+    layer without bias, matrix (I, O), or matrices (B, I, O), one per image, which multiply x
+    (B, n, I). Compared with the plain product, the values are equal, and the gradients differ
     only in the order of summation. Under autocast, the matrix is converted once instead of once per
     call.
     """

@@ -259,7 +259,7 @@ def _add_health(
     @app.head("/health", include_in_schema=False)
     @app.get(
         "/health",
-        summary="Whether the service accepts requests, and its limits",
+        summary="Report whether the service accepts requests, and its limits",
         response_model=model,
         response_description="the service accepts requests",
         responses={503: {"model": model, "description": "the service is stopping"}},

@@ -59,11 +59,11 @@ def projection_model() -> "type[pydantic.BaseModel]":
         kind: Literal["images", "texts"] = Field(description="type of the rows of the index")
         version: str = Field(description="changes whenever the index is written")
         rows: int = Field(description="number of rows of the index")
-        row: list[int] = Field(description="row of each point, ascending")
+        row: list[int] = Field(description="row number of each point in the index, ascending")
         x: list[float] = Field(description="position of each point to the right")
         y: list[float] = Field(description="position of each point upwards")
         group: list[int] = Field(
-            description="number of the label that each point shows most, from 0; -1 if no label "
+            description="index of the most probable label of each point, from 0; -1 if no label "
             "has a probability of at least 0.5"
         )
         labels: list[str] = Field(description="the labels")

@@ -20,7 +20,7 @@ from .collections import Collection, SearchRequest, describe_index
 from .schemas import error_responses, image_body
 from .search_schemas import hits_model, index_model, search_parameters, thumbnail_parameters
 from .searcher import THUMBNAILS, Searcher
-from .snapshots import Damaged
+from .snapshots import Damaged, unreadable
 from .thumbnails import ThumbnailStore, get_thumbnail, thumbnail_key
 from .vectors import embed_upload, read_vector
 
@@ -63,7 +63,8 @@ def add_search(app: "fastapi.FastAPI", searcher: Searcher, access: Access) -> No
             opened = [(each.name, each.snapshot()) for each in searcher.collections.values()]
         except Damaged as error:
             log.exception("an index cannot be read")
-            raise HTTPException(500, "an index cannot be read") from error
+            detail = "an index cannot be read; see the log of the service for the cause"
+            raise HTTPException(500, detail) from error
         answer = {"indexes": [describe_index(name, snapshot) for name, snapshot in opened]}
         return Response(json.dumps(answer), media_type="application/json")
 
@@ -138,7 +139,7 @@ def add_thumbnails(
             entry, name = collection.read(lambda snapshot: snapshot.image(row))
         except Damaged as error:
             log.exception("an index cannot be read")
-            raise HTTPException(500, f"the index {collection.name} cannot be read") from error
+            raise HTTPException(500, unreadable(collection.name)) from error
         if entry is None:
             raise HTTPException(404, f"the index {collection.name} has no image in row {row}")
         key = thumbnail_key(entry)

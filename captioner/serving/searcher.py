@@ -22,7 +22,7 @@ from .access import Access
 from .batcher import Batcher, Closed
 from .collections import Collection
 from .schemas import Limits, receive_image
-from .snapshots import Damaged
+from .snapshots import Damaged, unreadable
 from .thumbnails import thumbnail_key
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Searcher:
         return self.collections[name]
 
     async def answer(self, collection: Collection, work: Work) -> "fastapi.Response":
-        """Respond with what `work` returns in the thread.
+        """Run `work` in the batcher's thread, and respond with its result.
 
         Raises InputError as it does, the errors of `Batcher.admit`, TimeoutError after the time
         limit, and HTTPException with 500 if the work fails otherwise.
@@ -76,11 +76,11 @@ class Searcher:
         request: "fastapi.Request",
         work: Callable[[Image.Image], dict[str, Any]],
     ) -> "fastapi.Response":
-        """Respond with what `work` returns in the thread for the image of a request.
+        """Run `work` on the image of a request in the batcher's thread; respond with its result.
 
-        name: of the collection, for messages about a damaged index. transform: determines the size
-        to which the image is resized. Raises as `answer` and `receive_image` do, and InputError if
-        the image cannot be read.
+        name: the collection's name, for messages about a damaged index. transform: determines the
+        size to which the image is resized. Raises as `answer` and `receive_image` do, and
+        InputError if the image cannot be read.
         """
         limits = self.limits
 
@@ -104,9 +104,8 @@ class Searcher:
             raise
         except Exception as error:
             log.exception("a request failed")
-            damaged = isinstance(error, Damaged)
-            index = f"the index {name} cannot be read"
-            what = index if damaged else "the request failed"
+            failed = "the request failed; see the log of the service for the cause"
+            what = unreadable(name) if isinstance(error, Damaged) else failed
             raise HTTPException(500, what) from error
         return Response(json.dumps(answer), media_type="application/json")
 

@@ -20,6 +20,11 @@ class Damaged(Exception):  # noqa: N818  the service's fault, not the client's
     """The files of an index cannot be read; the message contains their paths."""
 
 
+def unreadable(name: str) -> str:
+    """Return what a client is told about a damaged index; the cause, with paths, is in the log."""
+    return f"the index {name} cannot be read; see the log of the service for the cause"
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The files of an index as they were when they were opened.

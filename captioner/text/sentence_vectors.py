@@ -95,8 +95,8 @@ class WordSum:
 class ConcatenatedEncoder:
     """Concatenates the vectors of one or more encoders.
 
-    Every part has unit length, so that all parts contribute equally to a dot product; the length
-    of the whole row is the square root of the number of its nonzero parts.
+    Every nonzero part has unit length, so that all parts contribute equally to a dot product; the
+    length of the whole row is the square root of the number of nonzero parts.
     """
 
     parts: tuple[SentenceEncoder, ...]

@@ -229,7 +229,8 @@ def build_transformer(
     embeddings = len(weights["embeddings.word_embeddings.weight"])
     if largest >= embeddings:
         raise ValueError(
-            f"the tokenizer contains token {largest}, but there are only {embeddings} embeddings"
+            f"the tokenizer contains the token id {largest}, but there are only {embeddings} "
+            "embeddings"
         )
     # Products of tensors that begin at other bytes, as in a mapped file, are rounded differently.
     copies = {name: weight.clone() for name, weight in weights.items()}

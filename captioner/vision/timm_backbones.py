@@ -47,7 +47,7 @@ class TimmBackbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.model.forward_features(images)
         if not isinstance(features, Tensor):  # several maps, of networks such as CoaT
-            raise RuntimeError(f"the network returns a {type(features).__name__}")
+            raise RuntimeError(f"the network must return a tensor, got {type(features).__name__}")
         if features.ndim == 3:  # (B, N, D)
             tokens = features[:, self.prefix :]
             side = math.isqrt(tokens.shape[1])

@@ -21,6 +21,7 @@ from captioner.inference.indexing import IndexOptions, index_images
 from captioner.serving.access import Access
 from captioner.serving.collections import Collection, SearchRequest
 from captioner.serving.schemas import Limits
+from captioner.serving.snapshots import unreadable
 from captioner.serving.thumbnails import ThumbnailStore
 from captioner.serving.vectors import read_vector, write_vector
 from tests.support import collections, linking
@@ -436,7 +437,7 @@ def test_an_index_that_becomes_unusable(own, serve_own, tmp_path_factory, caplog
     for path in ("/api/search?query=red", "/api/search"):
         response = serve_own.get(path)
         assert response.status_code == 500
-        assert response.json() == {"detail": "the index val.index cannot be read"}
+        assert response.json() == {"detail": unreadable("val.index")}
     assert "was rewritten with another checkpoint; restart the service" in caplog.text
     shutil.rmtree(index)
     for path in ("/api/search", "/api/thumbnails/val.index/0", "/api/indexes"):
@@ -460,7 +461,7 @@ def test_damaged_rows(own, serve_own):
     response = serve_own.get("/api/search?query=red")
     assert (response.status_code, response.json()) == (
         500,
-        {"detail": "the index val.index cannot be read"},
+        {"detail": unreadable("val.index")},
     )
 
 
@@ -483,11 +484,11 @@ def test_damaged_lines_are_not_the_fault_of_the_query(own, serve_own, damage, ca
         unknown = query.startswith("image:")
         assert response.status_code == (422 if unknown else 500)
         if not unknown:
-            assert response.json() == {"detail": "the index val.index cannot be read"}
+            assert response.json() == {"detail": unreadable("val.index")}
     assert str(lines) in caplog.text
     response = serve_own.get("/api/thumbnails/val.index/3")
     assert response.status_code == 500
-    assert response.json() == {"detail": "the index val.index cannot be read"}
+    assert response.json() == {"detail": unreadable("val.index")}
     assert serve_own.get("/api/search?query=rde").status_code == 422
 
 
@@ -497,7 +498,7 @@ def test_a_file_of_lines_that_is_shorter(own, serve_own):
     for query in ("red", "image:106.png", "image:none"):
         response = serve_own.get("/api/search", params={"query": query})
         assert response.status_code == 500
-        assert response.json() == {"detail": "the index val.index cannot be read"}
+        assert response.json() == {"detail": unreadable("val.index")}
 
 
 def test_a_damaged_row_in_a_query(own, serve_own):
@@ -507,7 +508,7 @@ def test_a_damaged_row_in_a_query(own, serve_own):
     rows.write_bytes(content)
     response = serve_own.get("/api/search?query=image:106.png")
     assert response.status_code == 500
-    assert response.json() == {"detail": "the index val.index cannot be read"}
+    assert response.json() == {"detail": unreadable("val.index")}
 
 
 class Rewritten(Collection):

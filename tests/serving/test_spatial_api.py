@@ -14,6 +14,7 @@ from captioner.retrieval.projections import project
 from captioner.serving.access import Access
 from captioner.serving.collections import Collection
 from captioner.serving.schemas import Limits
+from captioner.serving.snapshots import unreadable
 from captioner.serving.spatial_schemas import MAX_BODY
 from tests.support import collections, spatial
 from tests.support.service import png, served
@@ -221,7 +222,7 @@ def test_an_index_that_another_checkpoint_wrote(tmp_path_factory, tmp_path, capl
             client.get("/api/rows?rows=0"),
         ):
             assert response.status_code == 500
-            assert response.json() == {"detail": "the index halves.index cannot be read"}
+            assert response.json() == {"detail": unreadable("halves.index")}
     assert "was rewritten with another checkpoint; restart the service" in caplog.text
 
 
@@ -240,7 +241,7 @@ def test_damaged_regions(tmp_path_factory, tmp_path):
             client.get("/api/projection?diversity=true"),
         ):
             assert response.status_code == 500
-            assert response.json() == {"detail": "the index halves.index cannot be read"}
+            assert response.json() == {"detail": unreadable("halves.index")}
 
 
 # ---- labels and maps -----------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def cut(name, rows):
         (cut("encoder.layer.0.output.dense.weight", 3), "is not a sentence encoder: ."),
         (
             cut("embeddings.word_embeddings.weight", 13),
-            r"the tokenizer contains token 13, but there are only 13 embeddings; choose",
+            r"the tokenizer contains the token id 13, but there are only 13 embeddings; choose",
         ),
         (
             lambda weights: weights["embeddings.LayerNorm.bias"].fill_(torch.nan),

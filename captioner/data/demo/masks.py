@@ -44,7 +44,8 @@ def draw_masks(root: Path, split: str) -> Iterator[tuple[str, np.ndarray]]:
     if version != VERSION:
         raise InputError(
             f"{root} is version {version} of the demo data, but this version of captioner draws "
-            f"version {VERSION}; write it again with captioner demo-data"
+            f"version {VERSION}; write the new version to another directory with "
+            "captioner demo-data"
         )
     for number in range(1, count + 1):
         rng = random.Random(f"{seed} {split} {number}")

@@ -81,9 +81,9 @@ def list_problem(caption: object) -> str | None:
 def contains_rows(row: Sequence[str], delimiter: str, columns: int) -> bool:
     """Return whether a quoted cell of a table contains further rows of the table.
 
-    Each line of a cell except the first is split at the delimiter. It is taken for a row if it has
-    several values, one of them an image name, or if it has one value per column and an id in the
-    same column as `row`.
+    Each line of a cell except the first is split at the delimiter. Such a line counts as a row if
+    it has several values, one of them an image name, or if it has one value per column and an
+    integer in a column in which `row` has one, too.
     """
     for cell in row:
         for line in cell.split("\n")[1:]:

@@ -97,7 +97,7 @@ def recognise_30k(root: Path) -> Path | None:
 
 
 def read_30k(root: Path) -> ReadResult:
-    """Read `results.csv`; the data set has no splits."""
+    """Read the file that `recognise_30k` finds; the data set has no splits."""
     source = recognise_30k(root)
     assert source is not None
     result = ReadResult()

@@ -1,4 +1,4 @@
-"""Multi30k: one caption per line in files by language, beside lists of Flickr30k's images."""
+"""Multi30k: text files per language with one caption per line, and lists of Flickr30k's images."""
 
 import gzip
 import re

@@ -93,7 +93,9 @@ def random_hinges(right: Tensor, wrong: Tensor, margin: float) -> Tensor:
 
 
 def relative_loss(hinges: Callable[[Tensor], Tensor], scores: Tensor, value: Tensor) -> Tensor:
-    """Return the ratio, detached, of a hinge loss to its value for equal scores; 1: collapsed.
+    """Return the ratio, detached, of a hinge loss to its value for equal scores.
+
+    A ratio of 1 indicates that the embeddings have collapsed.
 
     hinges: the loss as a function of scores (B, N). value: the result of hinges(scores). The ratio
     is infinite or NaN if the margin is 0, and NaN if there are no negative pairs.
