@@ -59,7 +59,7 @@ _filters_lock = threading.Lock()
 _large_images = threading.BoundedSemaphore(2)
 
 
-def load_image(image: ImageInput) -> Image.Image:
+def load_image(image: ImageInput, least: int | None = None) -> Image.Image:
     """Load an image as a new, upright, 8-bit RGB image without metadata.
 
     A path names a regular file, a member of a tar file (`x.tar/a.jpg`) or an image in a Parquet
@@ -70,19 +70,24 @@ def load_image(image: ImageInput) -> Image.Image:
     white, and colour profiles are ignored. Bytes are the content of such a file, and a WebImage is
     downloaded. `image_of` describes arrays and tensors; pass the content of a file object as bytes.
 
+    least: JPEG files are decoded at a half, a quarter or an eighth of their size, which takes less
+    time and memory, if both sides are multiples of that and keep at least so many pixels; None
+    decodes whole images.
+
     Raises InputError, naming the file and the reason, for any other input, and for 16-bit images
     whose values have at most 12 bits, since these would be nearly black.
     """
     if isinstance(image, str | Path | Location):
-        return _from_file(storage.parse_location(image) if isinstance(image, str) else image)
+        place = storage.parse_location(image) if isinstance(image, str) else image
+        return _from_file(place, least=least)
     if isinstance(image, Image.Image):
         return _decode(image, "the PIL image")
     if isinstance(image, torch.Tensor | np.ndarray):
         return _to_rgb(image_of(image), "the array")
     if isinstance(image, bytes):
-        return _read(lambda: _buffer(image, "the image"), "the image", MAX_PIXELS)
+        return _read(lambda: _buffer(image, "the image"), "the image", least=least)
     if isinstance(image, WebImage):
-        return _read(lambda: _buffer(download(image), str(image)), str(image), MAX_PIXELS)
+        return _read(lambda: _buffer(download(image), str(image)), str(image), least=least)
     advice = "; pass its content, file.read()" if hasattr(image, "read") else ""
     raise InputError(
         "an image must be a path, bytes, a PIL image, an array or a tensor, got "
@@ -104,12 +109,15 @@ def load_reduced(
     return _from_file(place, max_pixels, side)
 
 
-def read_image(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(
+    content: bytes, max_pixels: int = MAX_PIXELS, least: int | None = None
+) -> Image.Image:
     """Decode the bytes of an image file by the same rules as `load_image`.
 
-    max_pixels: maximum number of pixels to decode. Raises InputError if decoding fails.
+    max_pixels: maximum number of pixels in the file. least: as in `load_image`. Raises InputError
+    if decoding fails.
     """
-    return _read(lambda: io.BytesIO(content), "the file", max_pixels)
+    return _read(lambda: io.BytesIO(content), "the file", max_pixels, least=least)
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,13 @@ class Transform:
         is_default = self.interpolation == "bicubic"
         return fields if is_default else {**fields, "interpolation": self.interpolation}
 
+    @property
+    def least(self) -> int | None:
+        """Sides to which `load_image` may reduce JPEG files for this transform: 2 S, so that each
+        pixel of the result is still an average; None for nearest, which does not average.
+        """
+        return None if self.interpolation == "nearest" else 2 * self.size
+
     def __call__(self, image: Image.Image) -> torch.Tensor:
         if image.mode != "RGB":
             raise InputError(f"expected an RGB image, got mode {image.mode}; use load_image")
@@ -183,15 +198,23 @@ class Transform:
 
 
 def _from_file(
-    path: Path | Location, max_pixels: int = MAX_PIXELS, side: int | None = None
+    path: Path | Location,
+    max_pixels: int = MAX_PIXELS,
+    side: int | None = None,
+    least: int | None = None,
 ) -> Image.Image:
     where = repr(str(path))
-    return _read(lambda: _open(path, where), where, max_pixels, side)
+    return _read(lambda: _open(path, where), where, max_pixels, side, least)
 
 
 def _read(
-    open_file: Callable[[], IO[bytes]], where: str, max_pixels: int, side: int | None = None
+    open_file: Callable[[], IO[bytes]],
+    where: str,
+    max_pixels: int = MAX_PIXELS,
+    side: int | None = None,
+    least: int | None = None,
 ) -> Image.Image:
+    """Open and decode a file: reduced as in `load_reduced` (side) or in `load_image` (least)."""
     try:
         with open_file() as file:
             try:
@@ -200,7 +223,7 @@ def _read(
             except UnidentifiedImageError as error:
                 raise _unidentified(file, where) from error
             if side is None:
-                return _decode(image, where, max_pixels)
+                return _decode(image, where, max_pixels, least=least)
             with _large_images if image.width * image.height > LARGE else nullcontext():
                 return _decode(image, where, max_pixels, side)
     except InputError:
@@ -263,7 +286,11 @@ def _check_size(size: int, where: str) -> None:
 
 
 def _decode(
-    image: Image.Image, where: str, max_pixels: int = MAX_PIXELS, side: int | None = None
+    image: Image.Image,
+    where: str,
+    max_pixels: int = MAX_PIXELS,
+    side: int | None = None,
+    least: int | None = None,
 ) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
@@ -277,6 +304,8 @@ def _decode(
         if image.format == "TIFF":
             with _quiet():  # the only decoder that parses metadata, and warns, while it loads
                 image.load()
+        if least:
+            _reduce(image, least)
         if side and image.mode in ("RGB", "L", "CMYK") and not image.has_transparency_data:
             image.thumbnail((side, side), Image.Resampling.LANCZOS)  # while there is no copy of it
         image.load()
@@ -294,6 +323,18 @@ def _decode(
     if side:
         rgb.thumbnail((side, side), Image.Resampling.LANCZOS)
     return rgb
+
+
+def _reduce(image: Image.Image, least: int) -> None:
+    """Let a JPEG file be decoded at an eighth, a quarter or a half of its size, as `least` allows.
+
+    Other sizes than multiples would be rounded up, and their pixels shifted by parts of a pixel.
+    """
+    width, height = image.size
+    for part in (8, 4, 2):
+        if width % part == height % part == 0 and min(width, height) >= part * least:
+            image.draft(None, (width // part, height // part))  # without effect on other formats
+            return
 
 
 def _orientation(image: Image.Image) -> int:

@@ -78,7 +78,7 @@ class InputSource:
 
     def _load(self, index: int) -> Image.Image:
         try:
-            return load_image(self._images[index])
+            return load_image(self._images[index], self._transform.least)
         except InputError as error:
             if self._stops:
                 raise
@@ -96,7 +96,8 @@ class ImageSource:
 
     def load(self, indices: Sequence[int]) -> Tensor:
         """Load the images at `indices` as (B, 3, S, S)."""
-        return self.transform.batch([load_image(self.paths[i]) for i in indices])
+        least = self.transform.least
+        return self.transform.batch([load_image(self.paths[i], least) for i in indices])
 
     @cached_property
     def groups(self) -> Sequence[Path | Location]:

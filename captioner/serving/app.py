@@ -211,7 +211,8 @@ def _add_caption(
     Options = query_model(limits)  # noqa: N806  a class
 
     def read(content: bytes) -> ImageInput:
-        return captioner.transform.squash(read_image(content, limits.max_pixels))
+        transform = captioner.transform
+        return transform.squash(read_image(content, limits.max_pixels, transform.least))
 
     @app.post(
         CAPTION,

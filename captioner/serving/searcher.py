@@ -85,7 +85,7 @@ class Searcher:
         limits = self.limits
 
         def read(content: bytes) -> Image.Image:
-            return transform.squash(read_image(content, limits.max_pixels))
+            return transform.squash(read_image(content, limits.max_pixels, transform.least))
 
         self.batcher.check_free()  # without reading an image in vain
         async with asyncio.timeout(limits.timeout):

@@ -23,6 +23,7 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageFile, ImageOps
 from torchvision.transforms import InterpolationMode, functional
 
 from captioner.data.images import MAX_BYTES, Transform, load_image, load_reduced, read_image
+from captioner.data.sources import ImageSource, InputSource
 from captioner.errors import InputError
 
 ORIENTATION = 0x0112
@@ -652,6 +653,86 @@ def test_jpeg_files_are_decoded_at_a_reduced_size(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", observed)
     load_reduced(tmp_path / "a.jpg", 320)
     assert max(decoded) == (1200, 800)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, *TURN])
+def test_jpeg_files_reduced_for_a_transform_give_its_pixels(
+    tmp_path, orientation, mode, progressive
+):
+    transform, exif = Transform(50), Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "a.jpg"
+    pattern((904, 624), mode).save(path, exif=exif, progressive=progressive, **FAITHFUL["jpg"])
+    whole, reduced = load_image(path), load_image(path, transform.least)
+    assert reduced.size == tuple(side // 4 for side in whole.size)  # an eighth is below 100
+    assert (reduced.mode, reduced.info) == ("RGB", {})
+    difference = np.abs(pixels(transform.squash(whole)) - pixels(transform.squash(reduced)))
+    assert difference.max() <= 4
+    assert difference.mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [
+        ((640, 480), (640, 480)),
+        ((2000, 447), (2000, 447)),
+        ((2000, 895), (2000, 895)),
+        ((2000, 896), (1000, 448)),
+        ((1790, 1792), (895, 896)),
+        ((1792, 1792), (448, 448)),
+        ((1796, 1794), (898, 897)),
+        ((3999, 3000), (3999, 3000)),
+        ((4000, 3000), (1000, 750)),
+        ((300, 200), (300, 200)),
+    ],
+)
+def test_jpeg_files_keep_twice_the_side_of_the_transform(tmp_path, size, decoded):
+    path = saved(tmp_path / "a.jpg", pattern(size))
+    image = load_image(path, Transform(224).least)
+    assert image.size == decoded
+    if size == decoded:
+        np.testing.assert_array_equal(pixels(image), pixels(load_image(path)))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.gif", "a.bmp"])
+def test_only_jpeg_files_are_reduced(tmp_path, name):
+    path = saved(tmp_path / name, pattern((640, 480)))
+    np.testing.assert_array_equal(pixels(load_image(path, 100)), pixels(load_image(path)))
+
+
+def test_files_with_several_jpeg_images_are_reduced_to_the_first(tmp_path):
+    first, second = pattern((640, 480)), Image.new("RGB", (640, 480))
+    path = saved(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
+    image = load_image(path, 100)
+    assert image.size == (160, 120)
+    assert np.abs(pixels(image) - pixels(first.resize((160, 120)))).mean() < 2
+
+
+def test_transforms_that_do_not_average_see_whole_files():
+    assert Transform(50).least == 100
+    assert Transform(50, interpolation="nearest").least is None
+
+
+def test_bytes_and_sources_are_reduced_like_files(tmp_path):
+    transform, path = Transform(50), saved(tmp_path / "a.jpg", pattern((904, 624)))
+    content = path.read_bytes()
+    image = load_image(path, transform.least)
+    assert image.size == (226, 156)
+    for other in (load_image(content, 100), read_image(content, least=100)):
+        np.testing.assert_array_equal(pixels(other), pixels(image))
+    with pytest.raises(InputError, match="904 x 624 pixels exceed the limit of 564,095"):
+        read_image(content, 564_095, 100)
+    for source in (ImageSource([path], transform), InputSource([content], transform, "stop")):
+        assert torch.equal(source.load([0]), transform.batch([image]))
+
+
+def test_broken_files_are_not_reduced_either(tmp_path):
+    path = saved(tmp_path / "a.jpg", pattern((904, 624)))
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match="cannot be decoded"):
+        load_image(path, 100)
 
 
 @pytest.mark.parametrize(("side", "most"), [(3000, 2), (300, 4)])

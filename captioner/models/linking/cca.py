@@ -15,6 +15,7 @@ from torch import Tensor
 from ...errors import InputError
 
 BLOCK = 4096  # texts read at once
+COLUMNS = 256  # of a covariance computed at once
 
 
 class AffineMap(NamedTuple):
@@ -60,7 +61,7 @@ def fit_cca(
     blocks = torch.split(texts, BLOCK) if isinstance(texts, Tensor) else texts
     text_mean, text_covariance, sums = _text_moments(blocks, images, image_of_text)
     _check_dimensions(dimensions, x.shape[1], len(text_mean))
-    image_factor = _cholesky((x * counts[:, None]).T @ x / len(image_of_text), ridge)
+    image_factor = _cholesky(_gram(x, x * counts[:, None]) / len(image_of_text), ridge)
     text_factor = _cholesky(text_covariance, ridge)
     cross = (x.T @ sums / len(image_of_text)).double()
     whitened = torch.linalg.solve_triangular(image_factor, cross, upper=False)
@@ -98,7 +99,7 @@ def _text_moments(
             sums = block.new_zeros(len(images), len(shift))
             products = block.new_zeros(len(shift), len(shift), dtype=torch.float64)
         centred = block - shift
-        products += centred.T @ centred
+        products += _gram(centred, centred)
         sums.index_add_(0, image_of_text[start : start + len(block)], centred)
         start += len(block)
     if start != len(image_of_text):
@@ -106,6 +107,15 @@ def _text_moments(
     difference = sums.double().sum(0) / start
     covariance = products.div_(start).sub_(difference.outer(difference))
     return shift.double() + difference, covariance, sums
+
+
+def _gram(rows: Tensor, weighted: Tensor) -> Tensor:
+    """Return weighted.T @ rows (X, X), which must be symmetric; the upper blocks are computed."""
+    products = rows.new_empty(rows.shape[1], rows.shape[1])
+    for first in range(0, len(products), COLUMNS):
+        columns = weighted[:, first : first + COLUMNS]
+        products[first : first + COLUMNS, first:] = columns.T @ rows[:, first:]
+    return products.triu() + products.triu(1).T
 
 
 def _check(images: Tensor, image_of_text: Tensor) -> None:
