@@ -2,10 +2,11 @@
 
 The encoder of Henning and Ewerth 2017: an LSTM reads the words of each sentence, and another one
 reads the image embedding and then the sentence vectors; its last output and the image embedding
-become the article embedding. Beyond it, each sentence vector also contains how the sentence and its
-words match the image and the other sentences, which the LSTMs would otherwise have to learn from
-the labels alone. Shapes: B images, P cells, X channels, N texts, K sentences of all texts, T words,
-W, S, A sizes of words, sentences and articles, G support groups.
+become the article embedding. Beyond it, unless there are no support groups, each sentence vector
+also contains how the sentence and its words match the image and the other sentences, which the
+LSTMs would otherwise have to learn from the labels alone. Shapes: B images, P cells, X channels, N
+texts, K sentences of all texts, T words, W, S, A sizes of words, sentences and articles, G support
+groups, M = 2S + 4G.
 """
 
 import math
@@ -45,6 +46,17 @@ class ReadSentences(NamedTuple):
     lengths: Tensor
 
 
+class JoinedArticles(NamedTuple):
+    """N texts with their images: article embeddings (N, A), and matches (K, M) of each sentence.
+
+    Matches are products of a sentence with its image and with the other sentences of its text; M is
+    0 without support groups.
+    """
+
+    embeddings: Tensor
+    matches: Tensor
+
+
 class ArticleEncoder(nn.Module):
     """Encodes images and texts as article embeddings."""
 
@@ -62,7 +74,9 @@ class ArticleEncoder(nn.Module):
         self.sentence = nn.LSTM(word, size, batch_first=True)
         self.matching = nn.Linear(word + size, size, bias=False)
         self.matching_norm = nn.BatchNorm1d(size, affine=False)
-        self.matches = nn.Linear(2 * size + 3 * options.support_groups, size)
+        self.match_size = 2 * size + 4 * options.support_groups if options.support_groups else 0
+        if self.match_size:
+            self.matches = nn.Linear(self.match_size, size)
         self.text = nn.LSTM(size, article, batch_first=True)
         self.article = nn.Linear(article + size, article)
 
@@ -97,40 +111,58 @@ class ArticleEncoder(nn.Module):
         vectors[is_word] = self.matching_norm(matched.float())
         return ReadSentences(states, vectors, unit_scale(vectors.sum(1)), lengths)
 
-    def forward(self, images: EmbeddedImages, articles: Articles) -> Tensor:
-        """Return the article embeddings (N, A) of N texts and their images, one for each text."""
+    def forward(self, images: EmbeddedImages, articles: Articles) -> JoinedArticles:
+        """Encode N texts and their images, one for each text."""
         read = self.read_sentences(articles.tokens)
         return self.join(images, read, articles)
 
-    def join(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
-        """Return the article embeddings (N, A) of texts whose sentences have been read."""
+    def join(
+        self, images: EmbeddedImages, read: ReadSentences, articles: Articles
+    ) -> JoinedArticles:
+        """Encode texts whose sentences have been read, with their images."""
         owner = articles.text_of_sentence
-        matches = [
-            read.vectors * images.embeddings[owner],
-            read.vectors * _other_sentences(read.vectors, articles),
-            *self.supports(read, images.cells[owner]),
-        ]
-        rows = read.states + self.matches(torch.cat(matches, -1))
+        matches, rows = read.vectors.new_zeros(len(owner), 0), read.states
+        if self.match_size:
+            matches = self.match(images, read, articles)
+            rows = rows + self.matches(matches)
         longest = int(articles.counts.max())
         steps = rows.new_zeros(len(articles), 1 + longest, rows.shape[1])
         steps[:, 0] = images.embeddings
         steps[owner, 1 + articles.position] = rows
         _, states = run_lstm(self.text, steps, 1 + articles.counts)
-        joined: Tensor = self.article(torch.cat([states, images.embeddings], -1))
-        return joined.relu()
+        joined = self.article(torch.cat([states, images.embeddings], -1)).relu()
+        return JoinedArticles(joined, matches)
+
+    def match(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
+        """Return how each sentence matches its image and the other sentences, (K, M)."""
+        owner = articles.text_of_sentence
+        cells = images.cells[owner]
+        matches = [
+            read.vectors * images.embeddings[owner],
+            read.vectors * _other_sentences(read.vectors, articles),
+            self.best_cells(read.vectors[:, None], cells)[:, 0],
+            *self.supports(read, cells),
+        ]
+        return torch.cat(matches, -1)
+
+    def best_cells(self, words: Tensor, cells: Tensor) -> Tensor:
+        """Return the products (K, T, G) of words with the cell that is best for each group.
+
+        words (K, T, S); cells (K, P, S): those of each sentence's image. Word and cell are compared
+        by products over G groups of their entries.
+        """
+        groups = self.options.support_groups
+        own = words.unflatten(-1, (groups, -1)).transpose(1, 2)  # (K, G, T, S / G)
+        parts = cells.unflatten(-1, (groups, -1)).permute(0, 2, 3, 1)  # (K, G, S / G, P)
+        best = (own @ parts).amax(-1).transpose(1, 2)
+        return best / math.sqrt(own.shape[-1])
 
     def supports(self, read: ReadSentences, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean, minimum and maximum over its words of what supports a sentence.
 
-        cells (K, P, S): those of each sentence's image. Word and cell are compared by products over
-        G groups of their entries, and a word takes the best cell for each group. Each result is
-        (K, G).
+        cells (K, P, S): those of each sentence's image. Each result is (K, G).
         """
-        groups = self.options.support_groups
-        words = read.words.view(*read.words.shape[:-1], groups, -1)
-        parts = cells.reshape(*cells.shape[:-1], groups, -1)
-        products = torch.einsum("ktgd,kpgd->ktpg", words, parts)
-        best = products.amax(2) / math.sqrt(words.shape[-1])  # (K, T, G)
+        best = self.best_cells(read.words, cells)
         steps = torch.arange(best.shape[1], device=best.device)
         padding = (steps >= read.lengths[:, None])[..., None]  # (K, T, 1)
         mean = best.masked_fill(padding, 0).sum(1) / read.lengths[:, None]

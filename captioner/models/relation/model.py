@@ -3,7 +3,8 @@
 Henning and Ewerth 2017, "Estimating the information gap between textual and visual
 representations". The autoencoder is trained on pairs of an image and a text, the classifier on
 labelled ones, starting from the encoder of the autoencoder. Shapes: B images, N texts, K sentences
-of all texts, A size of articles, L levels of a head, H heads, S size of sentences.
+of all texts, A size of articles, M matches and F facts of a sentence, L levels of a head, H heads,
+S size of sentences.
 """
 
 import math
@@ -19,12 +20,13 @@ from ..linking.contrastive import info_nce
 from ..losses import Loss
 from .articles import Articles
 from .decoder import ImageDecoder, TextDecoder
-from .encoder import ArticleEncoder, EmbeddedImages, ReadSentences
+from .encoder import ArticleEncoder, EmbeddedImages, JoinedArticles, ReadSentences
 from .options import RelationOptions
 
 MISSING = -1  # index of a label that a text does not have
 TEMPERATURE, MAX_SCALE = 0.07, 100.0  # of the contrastive loss: at first, and the largest inverse
 HEAD_DROPOUT = 0.1
+CLASSIFIER = ("facts", "hidden", "heads")  # parts that an autoencoder does not train
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,10 @@ class RelationModel(nn.Module):
         self.image_decoder = ImageDecoder(options)
         self.text_decoder = TextDecoder(vocabulary_size, options)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
-        self.hidden = nn.Linear(options.article_size, options.head_size)
+        facts = options.head_size if self.articles.match_size else 0
+        if facts:
+            self.facts = nn.Linear(self.articles.match_size, facts)
+        self.hidden = nn.Linear(options.article_size + 3 * facts, options.head_size)
         self.heads = nn.ModuleList(
             nn.Linear(options.head_size, len(head.levels)) for head in options.parsed_heads
         )
@@ -107,8 +112,9 @@ class RelationModel(nn.Module):
         for part in parts:
             part.requires_grad_(autoencoder)
         self.log_scale.requires_grad_(autoencoder and self.options.alignment > 0)
-        for part in (self.hidden, self.heads):
-            part.requires_grad_(not autoencoder)
+        for name, part in self.named_children():
+            if name in CLASSIFIER:
+                part.requires_grad_(not autoencoder)
         articles = self.articles
         for part in (articles.words, articles.sentence, articles.matching, articles.image):
             part.requires_grad_(vectors)
@@ -120,9 +126,18 @@ class RelationModel(nn.Module):
             images = self.encoder(images)
         return self.articles.embed_images(images)
 
-    def classify(self, embeddings: Tensor) -> list[Tensor]:
-        """Return the logits (N, L) of each head from article embeddings (N, A)."""
-        dropped = F.dropout(embeddings, self.options.dropout, self.training)
+    def classify(self, joined: JoinedArticles, articles: Articles) -> list[Tensor]:
+        """Return the logits (N, L) of each head.
+
+        The hidden layer reads the article embedding and the facts: F numbers in [0, 1] for each
+        sentence, computed from its matches alone, of which it gets the mean, the minimum and the
+        maximum over the text. So a text with one false sentence differs from a true one even if the
+        LSTM over sentences has not learned to count.
+        """
+        dropped = F.dropout(joined.embeddings, self.options.dropout, self.training)
+        if self.articles.match_size:
+            facts = self.facts(joined.matches).float().sigmoid()
+            dropped = torch.cat([dropped, *over_sentences(facts, articles)], -1)
         hidden = F.dropout(self.hidden(dropped).relu(), HEAD_DROPOUT, self.training)
         return [head(hidden).float() for head in self.heads]
 
@@ -131,10 +146,10 @@ class RelationModel(nn.Module):
         images = self.embed_images(batch.images, are_features=batch.are_features)
         read = self.articles.read_sentences(batch.articles.tokens)
         repeated = images.take(batch.image_of_text)
-        embeddings = self.articles.join(repeated, read, batch.articles)
+        joined = self.articles.join(repeated, read, batch.articles)
         if batch.thumbnails is not None:
-            return self._reconstruction_loss(batch, images, read, embeddings)
-        logits, heads = self.classify(embeddings), self.options.parsed_heads
+            return self._reconstruction_loss(batch, images, read, joined.embeddings)
+        logits, heads = self.classify(joined, batch.articles), self.options.parsed_heads
         losses = {
             head.name: self._head_loss(own, batch.labels[:, column])
             for column, (head, own) in enumerate(zip(heads, logits, strict=True))
@@ -184,6 +199,17 @@ class RelationModel(nn.Module):
         else:
             losses = F.cross_entropy(logits, targets, reduction="none")
         return (losses * known).sum() / known.sum().clamp_min(1)
+
+
+def over_sentences(values: Tensor, articles: Articles) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean, minimum and maximum (N, F) of values (K, F) over the sentences of a text."""
+    owner = articles.text_of_sentence[:, None].expand_as(values)
+    empty = values.new_zeros(len(articles), values.shape[1])
+    mean, low, high = (
+        empty.scatter_reduce(0, owner, values, how, include_self=False)
+        for how in ("mean", "amin", "amax")
+    )
+    return mean, low, high
 
 
 def ordinal_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def pooled(count, channels=5, seed=0):
 def embed(model, features, *texts):
     with torch.no_grad():
         images = model.embed_images(features, are_features=True)
-        return model.articles(images, articles_of(*texts))
+        return model.articles(images, articles_of(*texts)).embeddings
 
 
 # ---- the article embedding ----------------------------------------------------------------------
@@ -95,6 +95,7 @@ def test_an_embedding_is_that_of_the_equations():
             [
                 sums[own] * image,
                 sums[own] * unit_scale(words[1 - own].sum(0, keepdim=True)),
+                (sums[own] * image).view(1, 3, size // 3).sum(-1) / (size // 3) ** 0.5,
                 groups.mean(0, keepdim=True),
                 groups.amin(0, keepdim=True),
                 groups.amax(0, keepdim=True),
@@ -237,7 +238,7 @@ def test_each_head_is_averaged_over_the_texts_that_have_its_label():
     batch = labelled_batch([[0, MISSING], [4, 1], [MISSING, 2], [3, MISSING]])
     with torch.no_grad():
         images = model.embed_images(batch.images, are_features=True).take(batch.image_of_text)
-        cmi, sc = model.classify(model.articles(images, batch.articles))
+        cmi, sc = model.classify(model.articles(images, batch.articles), batch.articles)
         expected = [
             F.cross_entropy(cmi[[0, 1, 3]], torch.tensor([0, 4, 3])),
             F.cross_entropy(sc[[1, 2]], torch.tensor([1, 2])),
@@ -279,7 +280,7 @@ def test_all_parts_that_are_trained_get_a_gradient(autoencoder):
     assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
     parts = {name.partition(".")[0] for name in trained}
     decoders = {"image_decoder", "text_decoder", "log_scale"}
-    assert parts == {"articles", *(decoders if autoencoder else {"hidden", "heads"})}
+    assert parts == {"articles", *(decoders if autoencoder else {"facts", "hidden", "heads"})}
 
 
 def test_vectors_can_be_kept():
