@@ -6,7 +6,7 @@ become the article embedding. Beyond it, unless there are no support groups, eac
 also contains how the sentence and its words match the image and the other sentences, which the
 LSTMs would otherwise have to learn from the labels alone. Shapes: B images, P cells, X channels, N
 texts, K sentences of all texts, T words, W, S, A sizes of words, sentences and articles, G support
-groups, M = 2S + 4G.
+groups, M = 2S + 4G + 2.
 """
 
 import math
@@ -23,7 +23,11 @@ from .options import RelationOptions
 
 
 class EmbeddedImages(NamedTuple):
-    """Images as embeddings (B, S) and cells (B, P, S); entries of both have a mean square of 1."""
+    """Images as embeddings (B, S), whose entries have a mean square of 1, and as cells (B, P, S).
+
+    Entries of the cells have a mean square of 1 over all images. With one cell, it is the
+    embedding.
+    """
 
     embeddings: Tensor
     cells: Tensor
@@ -74,7 +78,8 @@ class ArticleEncoder(nn.Module):
         self.sentence = nn.LSTM(word, size, batch_first=True)
         self.matching = nn.Linear(word + size, size, bias=False)
         self.matching_norm = nn.BatchNorm1d(size, affine=False)
-        self.match_size = 2 * size + 4 * options.support_groups if options.support_groups else 0
+        groups = options.support_groups
+        self.match_size = 2 * size + 4 * groups + 2 if groups else 0
         if self.match_size:
             self.matches = nn.Linear(self.match_size, size)
         self.text = nn.LSTM(size, article, batch_first=True)
@@ -98,10 +103,20 @@ class ArticleEncoder(nn.Module):
             F.dropout(cells, self.options.image_dropout, self.training)
         )  # (B, P, S)
         embedded = self.image_norm(embedded.flatten(0, 1).float()).view(embedded.shape)
-        return EmbeddedImages(unit_scale(embedded.mean(1)), unit_scale(embedded))
+        embeddings = unit_scale(embedded.mean(1))
+        # Scaled one by one, cells that show only the background would match words at random.
+        return EmbeddedImages(embeddings, embedded if cells.shape[1] > 1 else embeddings[:, None])
 
     def read_sentences(self, tokens: Tensor) -> ReadSentences:
-        """Read sentences of tokens (K, T), each with at least one word."""
+        """Read sentences of tokens (K, T), each with at least one word.
+
+        Texts share many sentences; each is read once.
+        """
+        distinct, number = tokens.unique(dim=0, return_inverse=True)
+        read = self._read_distinct(distinct)
+        return ReadSentences(*(part[number] for part in read))
+
+    def _read_distinct(self, tokens: Tensor) -> ReadSentences:
         lengths = (tokens != PAD).sum(1)
         words = self.words(tokens)  # (K, T, W)
         contexts, states = run_lstm(self.sentence, words, lengths)
@@ -135,39 +150,41 @@ class ArticleEncoder(nn.Module):
 
     def match(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
         """Return how each sentence matches its image and the other sentences, (K, M)."""
-        owner = articles.text_of_sentence
-        cells = images.cells[owner]
+        owner, groups = articles.text_of_sentence, self.options.support_groups
+        cells, whole = images.cells[owner], read.vectors[:, None]
+        with_others = read.vectors * _other_sentences(read.vectors, articles)
         matches = [
             read.vectors * images.embeddings[owner],
-            read.vectors * _other_sentences(read.vectors, articles),
-            self.best_cells(read.vectors[:, None], cells)[:, 0],
+            with_others,
+            with_others.sum(1, keepdim=True) / math.sqrt(whole.shape[-1]),
+            best_cells(whole, cells, 1)[:, 0],
+            best_cells(whole, cells, groups)[:, 0],
             *self.supports(read, cells),
         ]
         return torch.cat(matches, -1)
-
-    def best_cells(self, words: Tensor, cells: Tensor) -> Tensor:
-        """Return the products (K, T, G) of words with the cell that is best for each group.
-
-        words (K, T, S); cells (K, P, S): those of each sentence's image. Word and cell are compared
-        by products over G groups of their entries.
-        """
-        groups = self.options.support_groups
-        own = words.unflatten(-1, (groups, -1)).transpose(1, 2)  # (K, G, T, S / G)
-        parts = cells.unflatten(-1, (groups, -1)).permute(0, 2, 3, 1)  # (K, G, S / G, P)
-        best = (own @ parts).amax(-1).transpose(1, 2)
-        return best / math.sqrt(own.shape[-1])
 
     def supports(self, read: ReadSentences, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean, minimum and maximum over its words of what supports a sentence.
 
         cells (K, P, S): those of each sentence's image. Each result is (K, G).
         """
-        best = self.best_cells(read.words, cells)
+        best = best_cells(read.words, cells, self.options.support_groups)
         steps = torch.arange(best.shape[1], device=best.device)
         padding = (steps >= read.lengths[:, None])[..., None]  # (K, T, 1)
         mean = best.masked_fill(padding, 0).sum(1) / read.lengths[:, None]
         low, high = best.masked_fill(padding, 1e4), best.masked_fill(padding, -1e4)
         return mean, low.amin(1), high.amax(1)
+
+
+def best_cells(words: Tensor, cells: Tensor, groups: int) -> Tensor:
+    """Return the products (K, T, G) of words with the cell that is best for each of G groups.
+
+    words (K, T, S); cells (K, P, S): those of each sentence's image. Word and cell are compared by
+    products over the groups of their entries, divided by the root of a group's size.
+    """
+    own = words.unflatten(-1, (groups, -1)).transpose(1, 2)  # (K, G, T, S / G)
+    parts = cells.unflatten(-1, (groups, -1)).permute(0, 2, 3, 1)  # (K, G, S / G, P)
+    return (own @ parts).amax(-1).transpose(1, 2) / math.sqrt(own.shape[-1])
 
 
 def run_lstm(lstm: nn.LSTM, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
