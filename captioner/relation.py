@@ -148,8 +148,8 @@ class RelationClassifier:
         text's image, in ascending order. rows: the texts to embed, in ascending order; None embeds
         all. image_order: index of the image that takes the place of each image; None keeps all.
         """
-        order = rows, image_order
-        parts = [joined.embeddings for joined, _ in self._join(images, texts, image_of_text, *order)]
+        blocks = self._join(images, texts, image_of_text, rows, image_order)
+        parts = [joined.embeddings for joined, _ in blocks]
         stacked: np.ndarray = torch.cat(parts).float().cpu().numpy()
         return stacked
 

@@ -108,16 +108,16 @@ class RelationModel(nn.Module):
         DistributedDataParallel requires a gradient of every trainable parameter. vectors: whether
         the vectors of words, sentences and images are trained.
         """
-        parts: tuple[nn.Module, ...] = (self.image_decoder, self.text_decoder)
-        for part in parts:
+        for part in (self.image_decoder, self.text_decoder):
             part.requires_grad_(autoencoder)
-        self.log_scale.requires_grad_(autoencoder and self.options.alignment > 0)
         for name, part in self.named_children():
             if name in CLASSIFIER:
                 part.requires_grad_(not autoencoder)
-        articles = self.articles
-        for part in (articles.words, articles.sentence, articles.matching, articles.image):
+        articles, aligned = self.articles, autoencoder and self.options.alignment > 0
+        self.log_scale.requires_grad_(aligned)
+        for part in (articles.words, articles.sentence, articles.image):
             part.requires_grad_(vectors)
+        articles.matching.requires_grad_(vectors and (aligned or articles.match_size > 0))
 
     def embed_images(self, images: Tensor, *, are_features: bool) -> EmbeddedImages:
         """Embed pixels (B, 3, S, S) or features of B images."""
