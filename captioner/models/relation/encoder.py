@@ -112,7 +112,7 @@ class ArticleEncoder(nn.Module):
 
         Texts share many sentences; each is read once.
         """
-        distinct, number = tokens.unique(dim=0, return_inverse=True)
+        distinct, number = torch.unique(tokens, dim=0, return_inverse=True)
         read = self._read_distinct(distinct)
         return ReadSentences(*(part[number] for part in read))
 
@@ -182,8 +182,8 @@ def best_cells(words: Tensor, cells: Tensor, groups: int) -> Tensor:
     words (K, T, S); cells (K, P, S): those of each sentence's image. Word and cell are compared by
     products over the groups of their entries, divided by the root of a group's size.
     """
-    own = words.unflatten(-1, (groups, -1)).transpose(1, 2)  # (K, G, T, S / G)
-    parts = cells.unflatten(-1, (groups, -1)).permute(0, 2, 3, 1)  # (K, G, S / G, P)
+    own = words.reshape(*words.shape[:2], groups, -1).transpose(1, 2)  # (K, G, T, S / G)
+    parts = cells.reshape(*cells.shape[:2], groups, -1).permute(0, 2, 3, 1)  # (K, G, S / G, P)
     return (own @ parts).amax(-1).transpose(1, 2) / math.sqrt(own.shape[-1])
 
 

@@ -26,7 +26,8 @@ from .options import RelationOptions
 MISSING = -1  # index of a label that a text does not have
 TEMPERATURE, MAX_SCALE = 0.07, 100.0  # of the contrastive loss: at first, and the largest inverse
 HEAD_DROPOUT = 0.1
-CLASSIFIER = ("facts", "hidden", "heads")  # parts that an autoencoder does not train
+DECODERS = ("image_decoder", "text_decoder")  # parts that only an autoencoder trains
+CLASSIFIER = ("facts", "hidden", "heads")  # parts that only a classifier trains
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,13 @@ class RelationModel(nn.Module):
         DistributedDataParallel requires a gradient of every trainable parameter. vectors: whether
         the vectors of words, sentences and images are trained.
         """
-        for part in (self.image_decoder, self.text_decoder):
-            part.requires_grad_(autoencoder)
         for name, part in self.named_children():
-            if name in CLASSIFIER:
-                part.requires_grad_(not autoencoder)
+            if name in CLASSIFIER or name in DECODERS:
+                part.requires_grad_(autoencoder == (name in DECODERS))
         articles, aligned = self.articles, autoencoder and self.options.alignment > 0
         self.log_scale.requires_grad_(aligned)
-        for part in (articles.words, articles.sentence, articles.image):
-            part.requires_grad_(vectors)
+        for layer in (articles.words, articles.sentence, articles.image):
+            layer.requires_grad_(vectors)
         articles.matching.requires_grad_(vectors and (aligned or articles.match_size > 0))
 
     def embed_images(self, images: Tensor, *, are_features: bool) -> EmbeddedImages:
