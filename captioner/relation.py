@@ -3,7 +3,7 @@
 Shapes: N texts, A dimensions of an article embedding, L levels of a head.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from .data.sources import InputSource, Source
 from .devices import device_of, pick_device
 from .errors import InputError, refuse_path
 from .linker import Linker
-from .models.relation.articles import ArticleReader, ArticleStore
-from .models.relation.encoder import EmbeddedImages
+from .models.relation.articles import ArticleReader, Articles, ArticleStore
+from .models.relation.encoder import JoinedArticles
 from .models.relation.model import RelationModel
 from .models.relation.options import Head
 from .prefetch import WORKERS, load_ahead
@@ -129,11 +129,10 @@ class RelationClassifier:
         if len(unknown) == len(words):
             raise InputError(f"a text must contain at least one known word, got {text!r}")
         source = InputSource(collect_images(image)[0], self.transform, "stop")
-        store = ArticleStore(self.reader, [text])
-        embeddings = self.embed(source, store, np.zeros(1, int))
+        found = self.classify(source, ArticleStore(self.reader, [text]), np.zeros(1, int))
         labels = {
             head.name: predict(head, probabilities[0])
-            for head, probabilities in zip(self.heads, self.classify(embeddings), strict=True)
+            for head, probabilities in zip(self.heads, found, strict=True)
         }
         return Relation(labels, unknown)
 
@@ -151,6 +150,35 @@ class RelationClassifier:
         text's image, in ascending order. rows: the texts to embed, in ascending order; None embeds
         all. image_order: index of the image that takes the place of each image; None keeps all.
         """
+        blocks = self._join(images, texts, image_of_text, rows, image_order)
+        parts = [joined.embeddings for joined, _ in blocks]
+        stacked: np.ndarray = torch.cat(parts).float().cpu().numpy()
+        return stacked
+
+    def classify(
+        self,
+        images: Source,
+        texts: ArticleStore,
+        image_of_text: np.ndarray,
+        rows: Sequence[int] | None = None,
+        image_order: np.ndarray | None = None,
+    ) -> list[np.ndarray]:
+        """Return the probabilities (N, L) of each head's levels; parameters as in `embed`."""
+        parts = []
+        for joined, articles in self._join(images, texts, image_of_text, rows, image_order):
+            with torch.inference_mode():
+                parts.append([p.softmax(1) for p in self.model.classify(joined, articles)])
+        return [torch.cat(head).cpu().numpy() for head in zip(*parts, strict=True)]
+
+    def _join(
+        self,
+        images: Source,
+        texts: ArticleStore,
+        image_of_text: np.ndarray,
+        rows: Sequence[int] | None,
+        image_order: np.ndarray | None,
+    ) -> Iterator[tuple[JoinedArticles, Articles]]:
+        """Yield the texts with their images, in blocks; parameters as in `embed`."""
         rows = range(len(texts)) if rows is None else rows
         groups = group_rows(rows, image_of_text)
         blocks = [groups[i : i + IMAGES_AT_ONCE] for i in range(0, len(groups), IMAGES_AT_ONCE)]
@@ -159,26 +187,16 @@ class RelationClassifier:
             indices = [image if image_order is None else image_order[image] for image, _ in block]
             return images.load([int(i) for i in indices]), [own for _, own in block]
 
-        embedded = []
         for values, own in load_ahead(load, blocks, WORKERS):
             with torch.inference_mode():
-                features = self._embed_images(values, are_features=images.are_features)
+                features = self.model.embed_images(
+                    values.to(self.device), are_features=images.are_features
+                )
                 owner = torch.repeat_interleave(torch.tensor([len(each) for each in own]))
                 articles = texts.take([row for each in own for row in each])
                 articles = articles.map(lambda tensor: tensor.to(self.device))
-                taken = features.take(owner.to(self.device))
-                embedded.append(self.model.articles(taken, articles).float().cpu())
-        stacked: np.ndarray = torch.cat(embedded).numpy()
-        return stacked
-
-    def _embed_images(self, values: Tensor, *, are_features: bool) -> EmbeddedImages:
-        return self.model.embed_images(values.to(self.device), are_features=are_features)
-
-    def classify(self, embeddings: np.ndarray) -> list[np.ndarray]:
-        """Return the probabilities (N, L) of each head's levels from article embeddings (N, A)."""
-        with torch.inference_mode():
-            logits = self.model.classify(torch.from_numpy(embeddings).to(self.device))
-        return [each.softmax(1).cpu().numpy() for each in logits]
+                joined = self.model.articles(features.take(owner.to(self.device)), articles)
+            yield joined, articles
 
 
 def predict(head: Head, probabilities: np.ndarray) -> Prediction:

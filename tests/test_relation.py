@@ -58,8 +58,7 @@ def test_a_prediction_is_that_of_the_batch(classifier, tmp_path_factory):
     own = read_split(examples, classifier.reader, classifier.heads)
     images = ImageSource([example.path for example in examples], classifier.transform)
     rows = [1, 4, 20, 21, 50]
-    embedded = classifier.embed(images, own.store, own.image_of_text, rows)
-    probabilities = classifier.classify(embedded)
+    probabilities = classifier.classify(images, own.store, own.image_of_text, rows)
     texts = [text for example in examples for text in example.captions]
     for number, row in enumerate(rows):
         path = examples[own.image_of_text[row]].path

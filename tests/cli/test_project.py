@@ -169,7 +169,10 @@ def test_samples_are_random_and_in_order():
         ("--texts a.txt --limit 0", "--limit must be at least 1, got 0"),
         ("--texts a.txt --limit 4", "projections and groups need at least 5 vectors, got 4"),
         ("--texts a.txt --seed -1", "--seed must be between 0 and 4294967295, got -1"),
-        ("--texts a.txt --output a.pdf", r"--output must be a \.png file \(.jpg only with --mosaic\), got a\.pdf"),
+        (
+            "--texts a.txt --output a.pdf",
+            r"--output must be a \.png file \(.jpg only with --mosaic\), got a\.pdf",
+        ),
         (
             "--texts a.txt --output d.png",
             r"--output must be a \.png file \(.jpg only with --mosaic\), got the directory d\.png",

@@ -2,10 +2,11 @@
 
 The encoder of Henning and Ewerth 2017: an LSTM reads the words of each sentence, and another one
 reads the image embedding and then the sentence vectors; its last output and the image embedding
-become the article embedding. Beyond it, each sentence vector also contains how the sentence and its
-words match the image and the other sentences, which the LSTMs would otherwise have to learn from
-the labels alone. Shapes: B images, P cells, X channels, N texts, K sentences of all texts, T words,
-M words of all sentences, W, S, A sizes of words, sentences and articles, G support groups.
+become the article embedding. Beyond it, unless there are no support groups, each sentence vector
+also contains how the sentence and its words match the image and the other sentences, which the
+LSTMs would otherwise have to learn from the labels alone. Shapes: B images, P cells, X channels, N
+texts, K sentences of all texts, T words, W, S, A sizes of words, sentences and articles, G support
+groups, M = 2S + 4G + 2 matches of a sentence.
 """
 
 import math
@@ -22,7 +23,11 @@ from .options import RelationOptions
 
 
 class EmbeddedImages(NamedTuple):
-    """Images as embeddings (B, S) and cells (B, P, S); entries of both have a mean square of 1."""
+    """Images as embeddings (B, S), whose entries have a mean square of 1, and as cells (B, P, S).
+
+    Entries of the cells have a mean square of 1 over all images. With one cell, it is the
+    embedding.
+    """
 
     embeddings: Tensor
     cells: Tensor
@@ -46,6 +51,17 @@ class ReadSentences(NamedTuple):
     lengths: Tensor
 
 
+class JoinedArticles(NamedTuple):
+    """N texts with their images: article embeddings (N, A), and matches (K, M) of each sentence.
+
+    Matches are products of a sentence with its image and with the other sentences of its text; M is
+    0 without support groups.
+    """
+
+    embeddings: Tensor
+    matches: Tensor
+
+
 class ArticleEncoder(nn.Module):
     """Encodes images and texts as article embeddings."""
 
@@ -63,7 +79,10 @@ class ArticleEncoder(nn.Module):
         self.sentence = nn.LSTM(word, size, batch_first=True)
         self.matching = nn.Linear(word + size, size, bias=False)
         self.matching_norm = nn.BatchNorm1d(size, affine=False)
-        self.matches = nn.Linear(2 * size + 3 * options.support_groups, size)
+        groups = options.support_groups
+        self.match_size = 2 * size + 4 * groups + 2 if groups else 0
+        if self.match_size:
+            self.matches = nn.Linear(self.match_size, size)
         self.text = nn.LSTM(size, article, batch_first=True)
         self.article = nn.Linear(article + size, article)
 
@@ -86,10 +105,20 @@ class ArticleEncoder(nn.Module):
             F.dropout(cells, self.options.image_dropout, self.training)
         )  # (B, P, S)
         embedded = self.image_norm(embedded.flatten(0, 1).float()).view(embedded.shape)
-        return EmbeddedImages(unit_scale(embedded.mean(1)), unit_scale(embedded))
+        embeddings = unit_scale(embedded.mean(1))
+        # Scaled one by one, cells that show only the background would match words at random.
+        return EmbeddedImages(embeddings, embedded if cells.shape[1] > 1 else embeddings[:, None])
 
     def read_sentences(self, tokens: Tensor) -> ReadSentences:
-        """Read sentences of tokens (K, T), each with at least one word."""
+        """Read sentences of tokens (K, T), each with at least one word.
+
+        Texts share many sentences; each is read once.
+        """
+        distinct, number = torch.unique(tokens, dim=0, return_inverse=True)
+        read = self._read_distinct(distinct)
+        return ReadSentences(*(part[number] for part in read))
+
+    def _read_distinct(self, tokens: Tensor) -> ReadSentences:
         lengths = (tokens != PAD).sum(1)
         words = self.words(tokens)  # (K, T, W)
         contexts, states = run_lstm(self.sentence, words, lengths)
@@ -99,48 +128,68 @@ class ArticleEncoder(nn.Module):
         vectors[is_word] = self.matching_norm(matched.float())
         return ReadSentences(states, vectors, unit_scale(vectors.sum(1)), lengths)
 
-    def forward(self, images: EmbeddedImages, articles: Articles) -> Tensor:
-        """Return the article embeddings (N, A) of N texts; images: N, one for each text."""
+    def forward(self, images: EmbeddedImages, articles: Articles) -> JoinedArticles:
+        """Encode N texts and their images, one for each text."""
         read = self.read_sentences(articles.tokens)
         return self.join(images, read, articles)
 
-    def join(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
-        """Return the article embeddings (N, A) of N texts whose sentences have been read.
+    def join(
+        self, images: EmbeddedImages, read: ReadSentences, articles: Articles
+    ) -> JoinedArticles:
+        """Encode N texts whose sentences have been read, with their images, one for each text.
 
-        images: N, one for each text. read: the result of `read_sentences` for `articles.tokens`.
+        read: the result of `read_sentences` for `articles.tokens`.
         """
         owner = articles.text_of_sentence
-        matches = [
-            read.vectors * images.embeddings[owner],
-            read.vectors * _other_sentences(read.vectors, articles),
-            *self.supports(read, images.cells[owner]),
-        ]
-        rows = read.states + self.matches(torch.cat(matches, -1))
+        matches, rows = read.vectors.new_zeros(len(owner), 0), read.states
+        if self.match_size:
+            matches = self.match(images, read, articles)
+            rows = rows + self.matches(matches)
         longest = int(articles.counts.max())
         steps = rows.new_zeros(len(articles), 1 + longest, rows.shape[1])
         steps[:, 0] = images.embeddings
         steps[owner, 1 + articles.position] = rows
         _, states = run_lstm(self.text, steps, 1 + articles.counts)
-        joined: Tensor = self.article(torch.cat([states, images.embeddings], -1))
-        return joined.relu()
+        joined = self.article(torch.cat([states, images.embeddings], -1)).relu()
+        return JoinedArticles(joined, matches)
+
+    def match(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
+        """Return how each sentence matches its image and the other sentences, (K, M)."""
+        owner, groups = articles.text_of_sentence, self.options.support_groups
+        cells, whole = images.cells[owner], read.vectors[:, None]
+        with_others = read.vectors * _other_sentences(read.vectors, articles)
+        matches = [
+            read.vectors * images.embeddings[owner],
+            with_others,
+            with_others.sum(1, keepdim=True) / math.sqrt(whole.shape[-1]),
+            best_cells(whole, cells, 1)[:, 0],
+            best_cells(whole, cells, groups)[:, 0],
+            *self.supports(read, cells),
+        ]
+        return torch.cat(matches, -1)
 
     def supports(self, read: ReadSentences, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return how much the image supports each sentence: mean, minimum and maximum over words.
 
-        Each result is (K, G). A word and a cell are compared by their scaled dot products over G
-        groups of entries; in each group, the best cell of the image counts. cells (K, P, S): those
-        of each sentence's image.
+        cells (K, P, S): those of each sentence's image. Each result is (K, G).
         """
-        groups = self.options.support_groups
-        words = read.words.view(*read.words.shape[:-1], groups, -1)
-        parts = cells.reshape(*cells.shape[:-1], groups, -1)
-        products = torch.einsum("ktgd,kpgd->ktpg", words, parts)
-        best = products.amax(2) / math.sqrt(words.shape[-1])  # (K, T, G)
+        best = best_cells(read.words, cells, self.options.support_groups)
         steps = torch.arange(best.shape[1], device=best.device)
         padding = (steps >= read.lengths[:, None])[..., None]  # (K, T, 1)
         mean = best.masked_fill(padding, 0).sum(1) / read.lengths[:, None]
         low, high = best.masked_fill(padding, 1e4), best.masked_fill(padding, -1e4)
         return mean, low.amin(1), high.amax(1)
+
+
+def best_cells(words: Tensor, cells: Tensor, groups: int) -> Tensor:
+    """Return the products (K, T, G) of words with the cell that is best for each of G groups.
+
+    words (K, T, S); cells (K, P, S): those of each sentence's image. Word and cell are compared by
+    products over the groups of their entries, divided by the root of a group's size.
+    """
+    own = words.reshape(*words.shape[:2], groups, -1).transpose(1, 2)  # (K, G, T, S / G)
+    parts = cells.reshape(*cells.shape[:2], groups, -1).permute(0, 2, 3, 1)  # (K, G, S / G, P)
+    return (own @ parts).amax(-1).transpose(1, 2) / math.sqrt(own.shape[-1])
 
 
 def run_lstm(lstm: nn.LSTM, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

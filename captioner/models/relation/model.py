@@ -3,8 +3,8 @@
 Henning and Ewerth 2017, "Estimating the information gap between textual and visual
 representations". The autoencoder is trained on pairs of an image and a text, the classifier on
 labelled texts and their images, usually starting from a trained autoencoder. Shapes: B images, S
-image side, N texts, K sentences of all texts, A size of articles, L levels of a head, H heads, h
-thumbnail side.
+image side or, for vectors, size of sentences, N texts, K sentences of all texts, A size of
+articles, M matches and F facts of a sentence, L levels of a head, H heads, h thumbnail side.
 """
 
 import math
@@ -20,12 +20,14 @@ from ..linking.contrastive import info_nce
 from ..losses import Loss
 from .articles import Articles
 from .decoder import ImageDecoder, TextDecoder
-from .encoder import ArticleEncoder, EmbeddedImages, ReadSentences
+from .encoder import ArticleEncoder, EmbeddedImages, JoinedArticles, ReadSentences
 from .options import RelationOptions
 
 MISSING = -1  # index of a label that a text does not have
 TEMPERATURE, MAX_SCALE = 0.07, 100.0  # of the contrastive loss: at first, and the largest inverse
 HEAD_DROPOUT = 0.1
+DECODERS = ("image_decoder", "text_decoder")  # parts that only an autoencoder trains
+CLASSIFIER = ("facts", "hidden", "heads")  # parts that only a classifier trains
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class RelationModel(nn.Module):
         self.image_decoder = ImageDecoder(options)
         self.text_decoder = TextDecoder(vocabulary_size, options)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
-        self.hidden = nn.Linear(options.article_size, options.head_size)
+        facts = options.head_size if self.articles.match_size else 0
+        if facts:
+            self.facts = nn.Linear(self.articles.match_size, facts)
+        self.hidden = nn.Linear(options.article_size + 3 * facts, options.head_size)
         self.heads = nn.ModuleList(
             nn.Linear(options.head_size, len(head.levels)) for head in options.parsed_heads
         )
@@ -111,15 +116,14 @@ class RelationModel(nn.Module):
         gradient of every trainable parameter. vectors: whether the vectors of words, sentences and
         images are trained.
         """
-        parts: tuple[nn.Module, ...] = (self.image_decoder, self.text_decoder)
-        for part in parts:
-            part.requires_grad_(autoencoder)
-        self.log_scale.requires_grad_(autoencoder and self.options.alignment > 0)
-        for part in (self.hidden, self.heads):
-            part.requires_grad_(not autoencoder)
-        articles = self.articles
-        for part in (articles.words, articles.sentence, articles.matching, articles.image):
-            part.requires_grad_(vectors)
+        for name, part in self.named_children():
+            if name in CLASSIFIER or name in DECODERS:
+                part.requires_grad_(autoencoder == (name in DECODERS))
+        articles, aligned = self.articles, autoencoder and self.options.alignment > 0
+        self.log_scale.requires_grad_(aligned)
+        for layer in (articles.words, articles.sentence, articles.image):
+            layer.requires_grad_(vectors)
+        articles.matching.requires_grad_(vectors and (aligned or articles.match_size > 0))
 
     def embed_images(self, images: Tensor, *, are_features: bool) -> EmbeddedImages:
         """Embed pixels (B, 3, S, S), or features as in `ArticleEncoder.embed_images`."""
@@ -128,9 +132,18 @@ class RelationModel(nn.Module):
             images = self.encoder(images)
         return self.articles.embed_images(images)
 
-    def classify(self, embeddings: Tensor) -> list[Tensor]:
-        """Return the logits (N, L) of each head from article embeddings (N, A)."""
-        dropped = F.dropout(embeddings, self.options.dropout, self.training)
+    def classify(self, joined: JoinedArticles, articles: Articles) -> list[Tensor]:
+        """Return the logits (N, L) of each head.
+
+        The hidden layer reads the article embedding and the facts: F numbers in [0, 1] for each
+        sentence, computed from its matches alone, of which it gets the mean, the minimum and the
+        maximum over the text. So a text with one false sentence differs from a true one even if the
+        LSTM over sentences has not learned to count.
+        """
+        dropped = F.dropout(joined.embeddings, self.options.dropout, self.training)
+        if self.articles.match_size:
+            facts = self.facts(joined.matches).float().sigmoid()
+            dropped = torch.cat([dropped, *over_sentences(facts, articles)], -1)
         hidden = F.dropout(self.hidden(dropped).relu(), HEAD_DROPOUT, self.training)
         return [head(hidden).float() for head in self.heads]
 
@@ -143,10 +156,10 @@ class RelationModel(nn.Module):
         images = self.embed_images(batch.images, are_features=batch.are_features)
         read = self.articles.read_sentences(batch.articles.tokens)
         repeated = images.take(batch.image_of_text)
-        embeddings = self.articles.join(repeated, read, batch.articles)
+        joined = self.articles.join(repeated, read, batch.articles)
         if batch.thumbnails is not None:
-            return self._reconstruction_loss(batch, images, read, embeddings)
-        logits, heads = self.classify(embeddings), self.options.parsed_heads
+            return self._reconstruction_loss(batch, images, read, joined.embeddings)
+        logits, heads = self.classify(joined, batch.articles), self.options.parsed_heads
         losses = {
             head.name: self._head_loss(own, batch.labels[:, column])
             for column, (head, own) in enumerate(zip(heads, logits, strict=True))
@@ -197,6 +210,17 @@ class RelationModel(nn.Module):
         else:
             losses = F.cross_entropy(logits, targets, reduction="none")
         return (losses * known).sum() / known.sum().clamp_min(1)
+
+
+def over_sentences(values: Tensor, articles: Articles) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean, minimum and maximum (N, F) of values (K, F) over the sentences of a text."""
+    owner = articles.text_of_sentence[:, None].expand_as(values)
+    empty = values.new_zeros(len(articles), values.shape[1])
+    mean, low, high = (
+        empty.scatter_reduce(0, owner, values, how, include_self=False)
+        for how in ("mean", "amin", "amax")
+    )
+    return mean, low, high
 
 
 def ordinal_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -69,7 +69,9 @@ class RelationOptions(Options):
     article_size: int = option(512, "size of the article embedding")
     head_size: int = option(32, "size of the hidden layer before the heads")
     support_groups: int = option(
-        16, "number of products of each word with the image, a divisor of sentence_size"
+        16,
+        "number of products of each word with the image, which divides sentence_size; 0: sentences "
+        "are not compared with the image, as in the paper",
     )
     image_scaling: str = option(
         "sqrt",
@@ -94,10 +96,10 @@ class RelationOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = ("word_size", "sentence_size", "article_size", "head_size")
-        check_at_least(self, 1, *sizes, "support_groups", "image_grid")
-        check_at_least(self, 0, "alignment")
+        check_at_least(self, 1, *sizes, "image_grid")
+        check_at_least(self, 0, "alignment", "support_groups")
         check_share(self, "dropout", "image_dropout")
-        if self.sentence_size % self.support_groups:
+        if self.support_groups and self.sentence_size % self.support_groups:
             raise InputError(
                 f"support_groups must divide sentence_size {self.sentence_size}, got "
                 f"{self.support_groups}"

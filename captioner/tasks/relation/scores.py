@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
-import torch
 
 from ...data.dataset import Example
 from ...data.sources import Source
@@ -161,11 +160,10 @@ def classify_split(
     rows = split.labelled
     if not len(rows):
         return {}
-    embedded = classifier.embed(
+    probabilities = classifier.classify(
         images, split.store, split.image_of_text, rows.tolist(), image_order
     )
-    with torch.inference_mode():
-        predicted = [probabilities.argmax(1) for probabilities in classifier.classify(embedded)]
+    predicted = [each.argmax(1) for each in probabilities]
     return score_heads(split, classifier.heads, predicted)
 
 

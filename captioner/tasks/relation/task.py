@@ -92,8 +92,8 @@ RELATION = Task(
     },
     small_cnn_defaults={
         **{"encoder_learning_rate": 3e-3, "epochs": 8, "weight_decay": 0.01},
-        **{"image_grid": 4, "image_scaling": "none", "texts_per_image": 4},
-        **{"dropout": 0.1, "image_dropout": 0.1},
+        **{"image_grid": 8, "image_scaling": "none", "texts_per_image": 11},
+        **{"dropout": 0.1, "image_dropout": 0.0},
         **{"word_size": 32, "sentence_size": 64, "article_size": 128, "support_groups": 8},
     },
     recipes=RECIPES,

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captioner.errors import InputError
 from captioner.models.relation.articles import Articles, pad_tokens
-from captioner.models.relation.encoder import unit_scale
+from captioner.models.relation.encoder import JoinedArticles, best_cells, unit_scale
 from captioner.models.relation.model import (
     MISSING,
     RelationBatch,
@@ -59,7 +59,7 @@ def pooled(count, channels=5, seed=0):
 def embed(model, features, *texts):
     with torch.no_grad():
         images = model.embed_images(features, are_features=True)
-        return model.articles(images, articles_of(*texts))
+        return model.articles(images, articles_of(*texts)).embeddings
 
 
 # ---- the article embedding ----------------------------------------------------------------------
@@ -95,6 +95,9 @@ def test_an_embedding_is_that_of_the_equations():
             [
                 sums[own] * image,
                 sums[own] * unit_scale(words[1 - own].sum(0, keepdim=True)),
+                (sums[own] * unit_scale(words[1 - own].sum(0))).sum(-1, keepdim=True) / size**0.5,
+                (sums[own] * image).sum(-1, keepdim=True) / size**0.5,
+                (sums[own] * image).view(1, 3, size // 3).sum(-1) / (size // 3) ** 0.5,
                 groups.mean(0, keepdim=True),
                 groups.amin(0, keepdim=True),
                 groups.amax(0, keepdim=True),
@@ -119,6 +122,52 @@ def test_words_take_the_best_cell_of_maps():
     assert torch.allclose(mean[0], by_word.mean(0), atol=1e-6)
     assert torch.allclose(low[0], by_word.amin(0), atol=1e-6)
     assert torch.allclose(high[0], by_word.amax(0), atol=1e-6)
+
+
+def test_a_whole_sentence_takes_one_cell_for_all_that_it_says():
+    """The first cell has one half of what is asked, the second the other half, the third both."""
+    words = torch.tensor([[[1.0, 0, 0, 1]]])
+    halves, both = [[2.0, 0, 0, 0], [0, 0, 0, 2]], [[1.5, 0, 0, 1.5]]
+    apart = best_cells(words, torch.tensor([halves]), 1)
+    assert apart.item() == pytest.approx(2 / 2)  # divided by the root of 4 entries
+    together = best_cells(words, torch.tensor([halves + both]), 1)
+    assert together.item() == pytest.approx(3 / 2)
+    by_group = best_cells(words, torch.tensor([halves + both]), 2)
+    assert by_group[0, 0].tolist() == pytest.approx([2 / 2**0.5, 2 / 2**0.5])
+
+
+def test_a_sentence_is_read_once_however_often_it_occurs():
+    model = build()
+    read_rows = []
+    hook = model.articles.words.register_forward_hook(
+        lambda _, inputs, __: read_rows.append(len(inputs[0]))
+    )
+    read = model.articles.read_sentences(torch.tensor([[5, 6, 0], [4, 5, 6], [5, 6, 0], [7, 0, 0]]))
+    hook.remove()
+    assert read_rows == [3]
+    alone = [model.articles.read_sentences(torch.tensor([s])) for s in ([5, 6], [4, 5, 6], [7])]
+    for row, number in enumerate((0, 1, 0, 2)):
+        assert torch.allclose(read.vectors[row], alone[number].vectors[0], atol=1e-6)
+        assert torch.allclose(read.states[row], alone[number].states[0], atol=1e-6)
+        assert read.lengths[row] == alone[number].lengths[0]
+
+
+def test_without_support_groups_the_network_is_that_of_the_paper():
+    model, features, text = build(support_groups=0), pooled(1), [[4, 5, 6], [7, 8]]
+    encoder = model.articles
+    roots = F.normalize(features[:, 0].sqrt(), dim=1)
+    image = unit_scale(encoder.image_norm(encoder.image(roots)))
+    states = [encoder.sentence(encoder.words(torch.tensor([s])))[0][:, -1] for s in text]
+    outputs, _ = encoder.text(torch.stack([image, *states], 1))
+    expected = encoder.article(torch.cat([outputs[:, -1], image], 1)).relu()
+    assert torch.allclose(embed(model, features, text), expected, atol=1e-6)
+    with torch.no_grad():
+        articles = articles_of(text)
+        joined = encoder(model.embed_images(features, are_features=True), articles)
+        logits = model.classify(joined, articles)
+    assert joined.matches.shape == (2, 0)
+    for head, found in zip(model.heads, logits, strict=True):
+        assert torch.allclose(found, head(model.hidden(expected).relu()), atol=1e-6)
 
 
 def test_maps_and_pooled_features_give_the_same_embedding_without_a_grid():
@@ -232,12 +281,27 @@ def labelled_batch(labels, count=4):
     return RelationBatch(pooled(2), True, texts, torch.arange(count) % 2, torch.tensor(labels))
 
 
+def test_the_classifier_reads_mean_minimum_and_maximum_of_the_facts_of_sentences():
+    model, articles = build(), articles_of([[4, 5], [6], [7, 8]], [[9]])
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.rand(2, SIZES["article_size"], generator=generator)
+    matches = torch.randn(4, model.articles.match_size, generator=generator)
+    with torch.no_grad():
+        found = model.classify(JoinedArticles(embeddings, matches), articles)
+        for row, own in enumerate((matches[:3], matches[3:])):
+            facts = model.facts(own).sigmoid()
+            pooled_facts = [facts.mean(0), facts.amin(0), facts.amax(0)]
+            hidden = model.hidden(torch.cat([embeddings[row], *pooled_facts])).relu()
+            for head, logits in zip(model.heads, found, strict=True):
+                assert torch.allclose(logits[row], head(hidden), atol=1e-6)
+
+
 def test_each_head_is_averaged_over_the_texts_that_have_its_label():
     model = build()
     batch = labelled_batch([[0, MISSING], [4, 1], [MISSING, 2], [3, MISSING]])
     with torch.no_grad():
         images = model.embed_images(batch.images, are_features=True).take(batch.image_of_text)
-        cmi, sc = model.classify(model.articles(images, batch.articles))
+        cmi, sc = model.classify(model.articles(images, batch.articles), batch.articles)
         expected = [
             F.cross_entropy(cmi[[0, 1, 3]], torch.tensor([0, 4, 3])),
             F.cross_entropy(sc[[1, 2]], torch.tensor([1, 2])),
@@ -266,9 +330,10 @@ def test_the_ordinal_loss_is_the_squared_distance_of_cumulative_distributions():
     assert build(loss="ordinal").loss(labelled_batch([[0, 1]] * 4)).value > 0
 
 
+@pytest.mark.parametrize("paper", [False, True])
 @pytest.mark.parametrize("autoencoder", [True, False])
-def test_all_parts_that_are_trained_get_a_gradient(autoencoder):
-    model = build()
+def test_all_parts_that_are_trained_get_a_gradient(autoencoder, paper):
+    model = build(support_groups=0, alignment=0.0) if paper else build()
     model.train_parts(autoencoder=autoencoder)
     batch = labelled_batch([[0, 1], [1, 2], [2, 3], [3, 4]])
     if autoencoder:
@@ -278,8 +343,10 @@ def test_all_parts_that_are_trained_get_a_gradient(autoencoder):
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
     parts = {name.partition(".")[0] for name in trained}
-    decoders = {"image_decoder", "text_decoder", "log_scale"}
-    assert parts == {"articles", *(decoders if autoencoder else {"hidden", "heads"})}
+    expected = {"image_decoder", "text_decoder"} if autoencoder else {"hidden", "heads"}
+    if not paper:
+        expected.add("log_scale" if autoencoder else "facts")
+    assert parts == {"articles", *expected}
 
 
 def test_vectors_can_be_kept():
