@@ -123,7 +123,7 @@ class ArticleEncoder(nn.Module):
         words = self.words(tokens)  # (K, T, W)
         contexts, states = run_lstm(self.sentence, words, lengths)
         is_word, size = tokens != PAD, self.options.sentence_size
-        matched = self.matching(torch.cat([words, contexts], -1)[is_word])  # (M, S)
+        matched = self.matching(torch.cat([words, contexts], -1)[is_word])  # (words, S)
         vectors = matched.new_zeros(*tokens.shape, size, dtype=torch.float32)
         vectors[is_word] = self.matching_norm(matched.float())
         return ReadSentences(states, vectors, unit_scale(vectors.sum(1)), lengths)
