@@ -139,7 +139,9 @@ class Linker:
             raise InputError("encoder_of needs compact=True; pass it, or omit encoder_of")
         config = checkpoints.without_paths(self.config)
         lender = None if encoder_of is None else Path(encoder_of)
-        card = linking_card(config, name or directory.name, license, lender and lender.name)
+        card = linking_card(
+            config, name or directory.name, license, lender.name if lender else None
+        )
 
         def save_text_model(draft: Path) -> None:
             self.texts.save(draft)

@@ -48,7 +48,7 @@ class DecodingOptions:
     min_length: int = option(1, "minimum caption length in words", at_least=0)
     length_penalty: float | None = option(
         None,
-        f"exponent of the length (0: sum of log-probs, 1: mean) [{LENGTH_PENALTY}]",
+        f"length exponent in ranking (0: sum, 1: mean) [{LENGTH_PENALTY}]",
         at_least=0,
         at_most=10,  # above about 25, length ** penalty overflows float32
     )
