@@ -127,7 +127,7 @@ class Captioner:
         precision: str = "float32",
         compile: bool = False,
     ) -> "Captioner":
-        """Build a Captioner from checkpoints that are already in memory; see `from_pretrained`."""
+        """Build a Captioner from checkpoints that are already loaded; see `from_pretrained`."""
         if not read:
             raise InputError("at least one checkpoint is required, got none; pass the path of one")
         candidates = [Candidate(str(each.path), *restore(each), each.vocabulary) for each in read]

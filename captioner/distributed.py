@@ -168,7 +168,7 @@ def say(text: str) -> None:
 def barrier(*, features: bool = False) -> None:
     """Wait until all processes reach this point.
 
-    features: whether to wait for FEATURES_SECONDS instead of ROUND_SECONDS, because the first
+    features: whether to wait up to FEATURES_SECONDS instead of ROUND_SECONDS, because the first
     process checks images or computes features in the meantime.
     """
     if dist.is_initialized():

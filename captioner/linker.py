@@ -164,7 +164,7 @@ class Linker:
     def from_checkpoint(
         cls, read: Checkpoint, device: str | torch.device | None = None
     ) -> "Linker":
-        """Build a Linker from a checkpoint that is already in memory; see `from_pretrained`."""
+        """Build a Linker from a checkpoint that is already loaded; see `from_pretrained`."""
         model, texts = restore(read)
         labels = load_labels(read.path) if isinstance(model, SpatialEmbedding) else NO_LABELS
         return cls(model.to(pick_device(device)), texts, read.transform, labels, read.config)

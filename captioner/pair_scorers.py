@@ -182,7 +182,7 @@ class CaptionerScorer:
 
 
 class McnnScorer:
-    """Scores a pair by an m-CNN; implements `PairScorer`."""
+    """Scores a pair with an m-CNN; implements `PairScorer`."""
 
     weight = MCNN_WEIGHT
 

@@ -98,7 +98,7 @@ class Reranker:
     def score_texts(
         self, image: ImageInput, texts: Sequence[str], cosines: Sequence[float]
     ) -> np.ndarray:
-        """Return the score of each text for an image (K,), float64.
+        """Return the scores (K,) of the texts for an image, float64.
 
         cosines (K,): the cosine of each text with the image. A score depends on all texts that are
         passed, so only scores from the same call are comparable. Raises InputError for an image

@@ -449,7 +449,7 @@ def test_a_bad_image_in_a_stream(captioner, images):
     for batch_size in (1, 3, 32):
         results = list(captioner.stream(mixed, batch_size=batch_size, on_error="yield"))
         assert [type(each) for each in results] == [Caption, InputError, Caption, InputError]
-        assert str(results[1]) == "'gone.png': no such file"
+        assert str(results[1]) == "'gone.png': no such file; check the path"
         assert all(same(results[i], captioner.caption(mixed[i])) for i in (0, 2))
         with pytest.raises(InputError, match=r"'gone.png': no such file"):
             list(captioner.stream(mixed, batch_size=batch_size))

@@ -238,7 +238,7 @@ def _limitations(options: ModelOptions, size: str, words: int) -> str:
         "captions for images that differ from the training data.",
         "Captions of people reproduce the biases and stereotypes of the training captions. Do not "
         "use the model where a wrong caption could cause harm.",
-        f"Images are resized to {size} x {size} pixels. Small objects are lost, and text in the "
+        f"Images are resized to {size} x {size} pixels. Small objects may be lost, and text in the "
         "image is not read.",
     ]
     if options.attention:

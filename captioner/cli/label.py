@@ -91,10 +91,8 @@ def read_labels(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(
-            f"label file {path} cannot be read: {reason}; pass another file"
-        ) from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text; save it as UTF-8"
+        raise InputError(f"label file {path} cannot be read: {reason}") from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise InputError(f"{path} contains no labels; write one per line")

@@ -1,4 +1,4 @@
-"""`captioner project`: draw images and sentences on a plane, by similarity or by labels."""
+"""`captioner project`: plot images and sentences in two dimensions, by similarity or by labels."""
 
 import argparse
 import sys

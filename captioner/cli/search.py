@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--approximate",
         action="store_true",
-        help="search only the nearest clusters of rows; needs captioner index --approximate",
+        help="search only the nearest clusters of rows; needs an index written with --approximate",
     )
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.add_argument(

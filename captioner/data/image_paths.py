@@ -32,7 +32,7 @@ def part_of(images: Sequence[str], shard: str) -> Sequence[str]:
     """Return shard "i/n" of the images: every n-th image, starting with the i-th.
 
     The n shards are disjoint, contain all images, and differ in length by at most one. Raises
-    InputError for a shard that is not written like this.
+    InputError unless i and n are integers with 1 <= i <= n.
     """
     first, _, step = shard.partition("/")
     if not (first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):

@@ -267,18 +267,18 @@ def _open(path: Path | Location, where: str) -> IO[bytes]:
     try:
         status = path.stat()  # before open, which would block on a pipe
     except FileNotFoundError:
-        raise InputError(f"{where}: no such file") from None
+        raise InputError(f"{where}: no such file; check the path") from None
     if stat.S_ISDIR(status.st_mode):
-        raise InputError(f"{where}: the path is a directory, not an image")
+        raise InputError(f"{where}: the path is a directory, not an image; pass a file")
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{where}: the path is not a regular file")
+        raise InputError(f"{where}: the path is not a regular file; pass one")
     _check_size(status.st_size, where)
     return path.open("rb")
 
 
 def _check_size(size: int, where: str) -> None:
     if size == 0:
-        raise InputError(f"{where}: the file is empty")
+        raise InputError(f"{where}: the file is empty; replace it")
     if size > MAX_BYTES:
         raise InputError(
             f"{where}: {size:,} bytes exceed the limit of {MAX_BYTES:,}; shrink the image"
@@ -299,7 +299,7 @@ def _decode(
             "shrink the image"
         )
     if width * height == 0:
-        raise InputError(f"{where}: the image has no pixels ({width} x {height})")
+        raise InputError(f"{where}: the image has no pixels ({width} x {height}); pass another")
     try:
         if image.format == "TIFF":
             with _quiet():  # the only decoder that parses metadata, and warns, while it loads

@@ -51,7 +51,7 @@ def project_labels(
         raise InputError(f"at most {MAX_GROUPS} labels can be drawn, got {len(names)}; pass fewer")
     if diversity and len(names) > 1:
         raise InputError(
-            f"--diversity can be combined with one label only, got {len(names)}; pass one label"
+            f"--diversity can be combined with only one label, got {len(names)}; pass one label"
         )
     other = index.diversity()[chosen] if diversity else None
     if not names:

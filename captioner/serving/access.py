@@ -43,8 +43,8 @@ class Access:
         printable = self.token.isascii() and self.token.isprintable() and " " not in self.token
         if len(self.token) < TOKEN_LENGTH or not printable:
             raise InputError(
-                f"a token needs at least {TOKEN_LENGTH} printable ASCII characters without spaces; "
-                "create one with: openssl rand -hex 32"
+                f"a token must consist of at least {TOKEN_LENGTH} printable ASCII characters other "
+                "than spaces; create one with: openssl rand -hex 32"
             )
 
     def refuse(self, method: str, headers: Mapping[str, str]) -> tuple[HTTPStatus, str] | None:

@@ -60,8 +60,8 @@ def projection_model() -> "type[pydantic.BaseModel]":
         version: str = Field(description="changes whenever the index is written")
         rows: int = Field(description="number of rows of the index")
         row: list[int] = Field(description="row number of each point in the index, ascending")
-        x: list[float] = Field(description="position of each point to the right")
-        y: list[float] = Field(description="position of each point upwards")
+        x: list[float] = Field(description="x coordinate of each point, increasing to the right")
+        y: list[float] = Field(description="y coordinate of each point, increasing upwards")
         group: list[int] = Field(
             description="index of the most probable label of each point, from 0; -1 if no label "
             "has a probability of at least 0.5"

@@ -67,12 +67,13 @@ def fit_ppmi_svd(
 ) -> WordSum:
     """Factorise the positive pointwise mutual information of words that occur together.
 
-    This is a count-based counterpart of GloVe. Counts of contexts are raised to the power
-    SMOOTHING, and the singular vectors are multiplied by the square roots of the singular values
-    (Levy et al. 2015, sections 3.2 and 3.3), which works better than whitening. The vectors are
-    processed by `centre`. dimensions: number of singular vectors, limited to V. weighted: as in
-    `fit_word2vec`. window: maximum distance of two words that occur together. None counts the
-    sentences that contain both words, wherever they are; a word then also occurs with itself.
+    Like GloVe, this uses counts of co-occurrence, but an SVD instead of gradient descent. Counts of
+    contexts are raised to the power SMOOTHING, and the singular vectors are multiplied by the
+    square roots of the singular values (Levy et al. 2015, sections 3.2 and 3.3), which works better
+    than whitening. The vectors are processed by `centre`. dimensions: number of singular vectors,
+    limited to V. weighted: as in `fit_word2vec`. window: maximum distance of two words that occur
+    together. None counts the sentences that contain both words, wherever they are; a word then also
+    occurs with itself.
     """
     words, frequencies = document_frequencies(sentences, min_count)
     index = {word: i for i, word in enumerate(words)}

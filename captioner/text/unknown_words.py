@@ -1,4 +1,4 @@
-"""A note that lists the words of sentences that a text model cannot encode."""
+"""A note on the words of sentences that are unknown to a text model."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -76,7 +76,7 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
 
 
 def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
-    """Return a warning if photographs train the small CNN from scratch; otherwise None.
+    """Return a warning if small_cnn is to be trained from scratch on photographs, or None.
 
     Images are assumed to be photographs if at least half of the first SAMPLE files have a format
     that cameras use. small_cnn was designed for the demo's shapes.

@@ -171,9 +171,10 @@ def prune(cache: Path, before: float = 0) -> int:
     """Delete unneeded files in a cache directory, and return the number of bytes freed.
 
     The following are unneeded: stores last written before `before`, in seconds since 1970; caches
-    of older versions; and, in the remaining stores, abandoned temporary files, incomplete segments,
-    and segments whose images all have rows in other segments. In the remaining stores, files
-    written within the last hour are kept, because a process may still be writing them.
+    of older versions not written within the last hour; and, in the remaining stores, abandoned
+    temporary files, incomplete or damaged segments, and segments whose images all have rows in
+    other segments. In the remaining stores, files written within the last hour are kept, because a
+    process may still be writing them.
     """
     stores = list_stores(cache)
     for store in stores:

@@ -183,7 +183,7 @@ def test_groups_of_images_among_labels(index, capsys, tmp_path):
 
 def test_projections_that_are_refused(index, tmp_path):
     words = ["project", str(index), "--output", str(tmp_path / "plane.png")]
-    with pytest.raises(InputError, match="--diversity can be combined with one label only, got 2"):
+    with pytest.raises(InputError, match="--diversity can be combined with only one label, got 2"):
         main([*words, "--labels", "red", "blue", "--diversity"])
     with pytest.raises(InputError, match="unknown words: 'zebra'"):
         main([*words, "--labels", "zebra"])

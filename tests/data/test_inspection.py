@@ -145,7 +145,7 @@ def test_corrupt_images_are_reported_together(colours, tmp_path, workers):
     assert first.startswith(f"{colours} (read as coco) has 3 problems; ")
     reasons = [
         "cannot be decoded (broken or truncated)",
-        "the file is empty",
+        "the file is empty; replace it",
         "a web page; download",
     ]
     for line, path, reason in zip(lines, broken, reasons, strict=True):
@@ -284,7 +284,7 @@ def test_training_and_evaluation_leave_out_corrupt_images(
         json.loads(row) for row in Path("checkpoints/mine/skipped.jsonl").read_text().splitlines()
     ]
     assert [row["file"] for row in listed] == [str(p.relative_to(tmp_path)) for p in broken]
-    assert listed[1]["what"] == "the file is empty"
+    assert listed[1]["what"] == "the file is empty; replace it"
     evaluate.main(["--checkpoint", "checkpoints/mine", "--workers", "0"])
     printed = capsys.readouterr().out
     assert "val split, 6 images" in printed

@@ -91,7 +91,7 @@ def draw_shape(rng: random.Random, kind: str, color: str, size: str, texture: st
 def _draw_texture(
     rng: random.Random, draw: ImageDraw.ImageDraw, texture: str, ink: Rgb, middle: int, step: int
 ) -> None:
-    """Draw diagonal stripes, a honeycomb of dots centred on a dot, or nothing for "solid".
+    """Draw diagonal stripes, a hexagonal grid of dots centred on a dot, or nothing for "solid".
 
     step: distance between two stripes or dots, in pixels of the drawing, which has twice the
     resolution of the shape.

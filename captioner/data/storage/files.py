@@ -233,7 +233,7 @@ def _split(path: Path | Location) -> tuple[Path | Location, str]:
     """Return the tar file or table that contains a member, and the member's name in it."""
     tar = container(path)
     if tar == path:
-        raise InputError(f"{str(path)!r}: no such file")
+        raise InputError(f"{str(path)!r}: no such file; check the path")
     return tar, _member_name(path, tar)
 
 

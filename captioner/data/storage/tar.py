@@ -25,7 +25,7 @@ class Index(NamedTuple):
     def find(self, name: str, tar: object) -> tuple[int, int]:
         """Return the offset and size of a member of `tar`; raise InputError if it is missing."""
         if name not in self.members:
-            raise InputError(f"{f'{tar}/{name}'!r}: no such file")
+            raise InputError(f"{f'{tar}/{name}'!r}: no such file; check the path")
         return self.members[name]
 
 

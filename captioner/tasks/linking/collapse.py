@@ -20,7 +20,7 @@ class CollapseWatch:
     """
 
     def __init__(self, advice: str) -> None:
-        """Start counting at 0. advice: what to do about a collapse, the end of the warning."""
+        """Start counting at 0. advice: what to do about a collapse; it ends the warning."""
         self.advice = advice
         self.steps = 0
         self.warned = False

@@ -38,11 +38,11 @@ def write_failures(
     failed = [_failed(query, examples, words) for query in scores.queries]
     failed = [each for each in failed if each.failures]
     note = (
-        f"The irrelevant images among the first {K} of each query, for {len(failed)} of "
-        f"{len(scores.queries)} queries; the others have none. Below an image are words of its "
-        "captions. The number after a word is its lift: how many times more frequent it is in the "
-        f"captions of those {counted} whose captions contain the words of the query than in the "
-        f"captions of all {counted}."
+        f"This page shows the irrelevant images among the first {K} of each query, for "
+        f"{len(failed)} of {len(scores.queries)} queries; the other queries have none. Below an "
+        "image are words of its captions. The number after a word is its lift: a lift of 2 means "
+        f"that the word is twice as frequent in the captions of those {counted} whose captions "
+        f"contain the words of the query as in the captions of all {counted}."
     )
     page = failures_page(f"Irrelevant results on {data.name}", note, failed)
     try:

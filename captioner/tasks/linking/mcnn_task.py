@@ -1,4 +1,4 @@
-"""The task of matching images and texts by a multimodal CNN."""
+"""The task of matching images and texts with a multimodal CNN."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -87,7 +87,7 @@ def _build(inputs: JobInputs) -> Job:
 
 REGRESSION = Task(
     name="regression",
-    title="regression of text vectors from images",
+    title="regression from images to text vectors",
     model_options=RegressionOptions,
     options=RegressionTaskOptions,
     architecture=("loss", "hidden_size"),
