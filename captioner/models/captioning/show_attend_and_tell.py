@@ -255,7 +255,7 @@ def by_step(values: Tensor, batch: Batch) -> Tensor:
 
 
 def _real_words(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return a mask (S,) of words that are not padding, and their indices (N,) in the flattened batch."""
+    """Return a mask (S,) of real words, and their indices (N,) in the flattened batch."""
     words = batch.tokens[..., 1:]
     real = by_step(words, batch) != PAD
     positions = torch.arange(words.numel(), device=words.device).view_as(words)
