@@ -38,7 +38,7 @@ class Interrupted(Exception):  # noqa: N818 -- not an error: the work was saved
 
 @contextmanager
 def collect_signals(received: list[int]) -> Iterator[None]:
-    """Append the number of SIGINT or SIGTERM to `received` instead of ending the program.
+    """Append the signal number of a SIGINT or SIGTERM to `received` instead of ending the program.
 
     Only the first signal is collected: the previous handlers are then restored, so that a second
     signal ends the program as usual. Outside the main thread, where Python cannot handle signals,

@@ -84,7 +84,7 @@ class Reranker:
     def score_images(
         self, text: str, images: Sequence[ImageInput], cosines: Sequence[float]
     ) -> np.ndarray:
-        """Return the score of each image for a text (K,), float64.
+        """Return the scores (K,) of the images for a text, float64.
 
         cosines (K,): the cosine of each image with the text. Raises InputError for an image that
         cannot be read.

@@ -282,7 +282,8 @@ def restore(checkpoint: Checkpoint, build: "Callable[[], Model]") -> "Model":
     """Return the model that `build` builds, on the CPU and with the weights of a checkpoint.
 
     The model is built on the meta device, so that a config that does not match the weights or the
-    text model is rejected before any memory is allocated. Raises InputError for such a config.
+    text model is rejected before memory for the model is allocated. Raises InputError for such a
+    config.
     """
     from ..meta import on_meta_device
 

@@ -37,9 +37,9 @@ def linking_card(
     """Format the card as Markdown, with metadata for the hub as front matter.
 
     name: directory or repository from which others will load the model. license: the hub's
-    identifier for the licence of the weights. encoder_of: name of the checkpoint beside it that
-    contains its encoder. Raises InputError if it does not have the form of
-    such an identifier.
+    identifier for the licence of the weights. encoder_of: name of the checkpoint in the same
+    directory that contains the encoder; None if this one contains it. Raises InputError if
+    `license` does not have the form of such an identifier.
     """
     check_license(license)
     own = config.get(str(config["task"])) or {}

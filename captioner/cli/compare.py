@@ -1,4 +1,4 @@
-"""`captioner compare`: compare text vectors by training an image search with each."""
+"""`captioner compare`: compare text vectors by training an image-search model on each."""
 
 import argparse
 from typing import Any

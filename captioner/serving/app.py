@@ -324,7 +324,7 @@ def _add_error_handlers(app: "FastAPI", limits: Limits) -> None:
                 return reply(429, message, **{"Retry-After": "1"})
             case Closed():
                 headers = {"Retry-After": "5", "Connection": "close"}
-                return reply(503, "the service is stopping", **headers)
+                return reply(503, "the service is stopping; try again later", **headers)
             case TimeoutError():
                 what = "captioning" if request.url.path == CAPTION else "the request"
                 return reply(504, f"{what} took longer than {limits.timeout:g} seconds; try again")

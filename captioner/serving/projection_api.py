@@ -1,4 +1,4 @@
-"""The endpoints of projections: positions of the rows of an index on a plane, and the rows.
+"""The endpoints of projections: positions of an index's rows on a plane, and rows by number.
 
 FastAPI is imported inside functions because the rest of the library works without it.
 """

@@ -83,7 +83,11 @@ def thumbnail_parameters() -> "type[pydantic.BaseModel]":
         ),
         "key": (
             str,
-            Field("", max_length=64, description="from the thumbnail of a hit; replaces the token"),
+            Field(
+                "",
+                max_length=64,
+                description="from a thumbnail's URL; instead of the token",
+            ),
         ),
     }
     return create_model("Thumbnail", __config__=ConfigDict(extra="forbid"), **fields)

@@ -1,4 +1,4 @@
-"""Words that describe groups of sentences; the groups themselves come from elsewhere.
+"""Words that describe given groups of sentences.
 
 Shapes: N sentences.
 """

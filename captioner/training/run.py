@@ -63,7 +63,7 @@ def _memory(config: TrainConfig, device: torch.device) -> tuple[str, str]:
     advice = [f"--batch-size {size // 2}"] if size > 1 else []
     if dtype == "float32":
         advice.append("--precision bfloat16")
-    advice.append("a smaller --image-size or a larger --nproc-per-node")
+    advice.append("a smaller --image-size, or more processes (torchrun --nproc-per-node)")
     return (
         f"training on {device} with --batch-size {size} and --precision {precision} ({dtype})",
         f"the saved checkpoints are intact; start a new run with {', '.join(advice)}",

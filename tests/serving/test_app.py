@@ -389,7 +389,7 @@ def test_stopping_answers_pending_requests_and_rejects_new_ones(stub):
         client.server.config.app.state.close()  # as the signal handler does
         late = client.post("/api/caption", content=png())
         assert late.status_code == 503
-        assert late.json()["detail"] == "the service is stopping"
+        assert late.json()["detail"] == "the service is stopping; try again later"
         assert late.headers["retry-after"] == "5"
         assert late.headers["connection"] == "close"
         assert client.get("/health").status_code == 503

@@ -278,7 +278,8 @@ def test_exhausted_memory_ends_with_advice(train_run, monkeypatch, error, place)
     message = (
         f"not enough memory for training on cpu with --batch-size 8 and --precision float32 "
         f"(float32){reason}; the saved checkpoints are intact; start a new run with --batch-size "
-        "4, --precision bfloat16, a smaller --image-size or a larger --nproc-per-node"
+        "4, --precision bfloat16, a smaller --image-size, or more processes "
+        "(torchrun --nproc-per-node)"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         train_run("run")

@@ -95,7 +95,7 @@ def _parse(image: WebImage, url: str) -> SplitResult:
     except ValueError:
         raise _failed(image, "the URL has no valid host and port") from None
     if parts.scheme not in PORTS:
-        raise _failed(image, "only http and https URLs are downloaded")
+        raise _failed(image, "only http and https URLs are supported")
     if not valid:
         raise _failed(image, "the URL has no valid host and port")
     if parts.username is not None or parts.password is not None:

@@ -36,8 +36,8 @@ def info_nce(
     image and the negative images, the other over the text and the negative texts of its image (van
     den Oord et al. 2018; Radford et al. 2021, figure 3). own (B, N): mask of each image's own
     texts; None selects `own_texts`. further (N,): the score of each text's image with one more
-    negative text, such as one with exchanged words; the lowest number where there is none. None
-    adds no such texts.
+    negative text, such as one with exchanged words; the lowest finite number of the dtype where
+    there is none. None adds no such texts.
     """
     own = own_texts(image_of_text, len(scores)) if own is None else own
     right = scores.gather(0, image_of_text[None])[0]  # (N,)

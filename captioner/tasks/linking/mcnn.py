@@ -33,7 +33,7 @@ MEASURED = 1024  # training images from which the mean and deviation of image ve
 class McnnJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
-    advice = "use a lower --learning-rate, or more --negatives"
+    advice = "use a lower --learning-rate or a higher --negatives"
     unspaced_advice = "separate the words with spaces"
 
     def __init__(self, inputs: JobInputs) -> None:

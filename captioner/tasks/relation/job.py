@@ -265,8 +265,9 @@ def build_reader(
 def fill_embedding(model: RelationModel, vocabulary: Vocabulary, sentences: Sequence[str]) -> None:
     """Initialise the word embeddings with PPMI and SVD of the training sentences.
 
-    The vectors are scaled to the mean norm of the random embeddings. Words without a vector keep
-    their random embedding, and vectors with fewer dimensions replace only the first ones.
+    All vectors are scaled by the same factor, so that their mean norm is that of the random
+    embeddings. Words without a vector keep their random embedding, and vectors with fewer
+    dimensions replace only the first ones.
     """
     weight = model.articles.words.weight
     found = fit_ppmi_svd(sentences, 1, weight.shape[1], weighted=False)

@@ -116,7 +116,7 @@ def test_a_connection_that_breaks_or_never_ends(server, monkeypatch):
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("ftp://example.org/a.png", "only http and https URLs are downloaded; check the URL"),
+        ("ftp://example.org/a.png", "only http and https URLs are supported; check the URL"),
         ("http:///a.png", "the URL has no valid host and port; check the URL"),
         ("http://example.org:99999/a.png", "the URL has no valid host and port"),
         ("http://user:password@example.org/a.png", "a user name or password; remove it"),
