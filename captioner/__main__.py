@@ -15,7 +15,7 @@ from .errors import run_command
 COMMANDS = {
     "train": "train a model",
     "evaluate": "evaluate a checkpoint on a split, or score a caption file",
-    "compare": "compare text vectors by training an image-search model on each",
+    "compare": "compare text vectors by training an image search with each",
     "caption": "print a caption for each image",
     "encode": "write embeddings of images or texts as a .npy file",
     "index": "embed images or texts for search",

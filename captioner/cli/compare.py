@@ -1,4 +1,4 @@
-"""`captioner compare`: compare text vectors by training an image-search model on each."""
+"""`captioner compare`: compare text vectors by training an image search with each."""
 
 import argparse
 from typing import Any

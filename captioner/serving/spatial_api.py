@@ -50,8 +50,8 @@ def _add_painting(app: "fastapi.FastAPI", searcher: Searcher, require_token: Seq
         PAINT,
         dependencies=require_token,
         summary="Search an index by where in an image words are",
-        description="Works like a search with GET, but also accepts painted words. The parameters are "
-        "fields of the "
+        description="Works like a search with GET, but also accepts painted words. The parameters "
+        "are fields of the "
         f"body, which is JSON of at most {MAX_BODY:,} bytes.",
         responses={
             200: {"model": hits_model(), "description": "the hits"},
