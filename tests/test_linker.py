@@ -175,9 +175,9 @@ def test_images_that_cannot_be_read(linker, images, tmp_path):
 def test_streaming_reads_a_few_batches_ahead_only(linker, images, monkeypatch):
     read = []
 
-    def load(image):
+    def load(image, least):
         read.append(image)
-        return load_image(image)
+        return load_image(image, least)
 
     monkeypatch.setattr("captioner.data.sources.load_image", load)
     rows = linker.stream_images(images * 10, batch_size=2, workers=1)

@@ -255,7 +255,7 @@ MISTAKES = {
     ),
     "caption by another kind": Mistake(
         "captioner caption {image} --checkpoint {here}/retrieval",
-        "was trained for 'retrieval', not cap",
+        "was trained for 'retrieval', not 'cap",
     ),
     "demo data over other data": Mistake(
         "captioner demo-data {colours}", "exists, but is not a complete demo data set"
