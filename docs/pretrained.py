@@ -37,8 +37,8 @@ non-commercial research and education, and this model is shared for the same pur
 is MobileNetV2 trained on ImageNet (Apache-2.0).
 """
 SUBJECTS = """\
-- The training photographs show people and dogs, mostly outdoors, in sport and play. Other subjects
-  are described as one of these: a cat may become a dog or a boy.
+- The training photographs show people and dogs, mostly outdoors, in sport and play. Expect poor
+  results on other subjects.
 """
 SAMPLES = 1000
 

@@ -160,7 +160,7 @@ def save(
         with atomic_directory(directory) as part:
             content = {**config, "format": COMPACT if compact else FORMAT}
             if encoder_of is not None:
-                lender = _find_lender(encoder_of, directory, config, weights)
+                lender = _check_lender(encoder_of, directory, config, weights)
                 content[SHARED] = {"name": lender.name, "weights": identity(lender)}
                 weights = {k: v for k, v in weights.items() if not k.startswith(ENCODER)}
             (part / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
@@ -187,7 +187,7 @@ def save(
         ) from error
 
 
-def _find_lender(
+def _check_lender(
     path: Path, directory: Path, config: Mapping[str, Any], weights: "Mapping[str, Tensor]"
 ) -> Path:
     """Return the resolved path of the checkpoint whose encoder `directory` will share.

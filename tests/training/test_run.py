@@ -171,6 +171,12 @@ def test_resuming_a_finished_run_changes_nothing(train_run, capsys):
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
+def test_words_that_a_run_left_out_are_not_listed_when_it_is_resumed(train_run, capsys):
+    train_run("rare", "--min-count", "5")
+    train_run("rare", "--min-count", "5", "--resume")
+    assert "unknown to the model" not in capsys.readouterr().out
+
+
 def test_an_existing_run_is_not_overwritten(train_run):
     run = train_run("run")
     message = (

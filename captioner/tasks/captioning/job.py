@@ -56,7 +56,8 @@ class CaptioningJob:
         self.vocabulary = (
             start.vocabulary if start else build_vocabulary(training, self._options)
         ).with_function(self._options.tokenizer)
-        if start and (unknown := _describe_unknown(training, self.vocabulary)):
+        starts_elsewhere = groups.run.start_from is not None  # rare words are left out on purpose
+        if starts_elsewhere and (unknown := _describe_unknown(training, self.vocabulary)):
             say(unknown)
         if truncated := count_truncated(training, self.vocabulary):
             say(f"note: {truncated} training captions are truncated to {MAX_WORDS} words")
