@@ -18,6 +18,7 @@ from .storage import files as storage
 from .storage.location import Location
 
 WINDOW = 2000  # number of images in tar files to shuffle together; fewer if they are large
+KEPT_BYTES = 256 * 2**20  # of resized 8-bit pixels that an ImageSource keeps
 
 
 class Source(Protocol):
@@ -87,17 +88,32 @@ class InputSource:
 
 
 class ImageSource:
-    """Image files, read and transformed on each `load`."""
+    """Image files, read and transformed on each `load`.
+
+    keeps: whether images will be loaded repeatedly. If their resized pixels fit into KEPT_BYTES,
+    they are then kept, and each file is read only once.
+    """
 
     are_features = False
 
-    def __init__(self, paths: Sequence[Path | Location], transform: Transform) -> None:
+    def __init__(
+        self, paths: Sequence[Path | Location], transform: Transform, *, keeps: bool = False
+    ) -> None:
         self.paths, self.transform = paths, transform
+        self._keeps = keeps and len(paths) * 3 * transform.size**2 <= KEPT_BYTES
+        self._kept: dict[int, Image.Image] = {}
 
     def load(self, indices: Sequence[int]) -> Tensor:
         """Load the images at `indices` as (B, 3, S, S)."""
-        least = self.transform.least
-        return self.transform.batch([load_image(self.paths[i], least) for i in indices])
+        return self.transform.batch([self._load(index) for index in indices])
+
+    def _load(self, index: int) -> Image.Image:
+        if (kept := self._kept.get(index)) is not None:
+            return kept
+        image = load_image(self.paths[index], self.transform.least)
+        if self._keeps:
+            image = self._kept[index] = self.transform.squash(image)
+        return image
 
     @cached_property
     def groups(self) -> Sequence[Path | Location]:

@@ -48,7 +48,8 @@ def open_split(
     kind: "maps" or "pooled", as in `FeatureStore.open`. Missing features are computed. The encoder
     must be on inputs.device, and every process must call this.
     """
-    files = ImageSource([example.path for example in examples], inputs.transform)
+    paths = [example.path for example in examples]
+    files = ImageSource(paths, inputs.transform, keeps=not encoder.frozen)
     if not encoder.frozen:
         return SplitData(examples, files)
 

@@ -18,7 +18,7 @@ from ..tasks.options import DataOptions, OptionGroups, RunOptions, TrainingOptio
 from ..tasks.systems import task_named, task_of
 from ..tasks.task import Default, Task
 from ..vision.options import SMALL_CNN, TIMM, WEIGHTS_FILES, EncoderOptions
-from .stored_options import inherited_options, read_stored_options
+from .stored_options import inherited_image_size, inherited_options, read_stored_options
 
 __all__ = [
     "CaptioningOptions",
@@ -105,9 +105,9 @@ class TrainConfig(OptionGroups):
         """Build a config from options of any group, such as `attention=True, epochs=3`.
 
         system: the name of the task. With `start_from`, options that must be those of that run have
-        its values unless they are passed. Raises InputError for an unknown task or option, an
-        invalid value, or an option that has no effect in combination with the others, even if its
-        value is the default.
+        its values unless they are passed; with `encoder_weights` of a run, so has `image_size`.
+        Raises InputError for an unknown task or option, an invalid value, or an option that has no
+        effect in combination with the others, even if its value is the default.
         """
         return cls._build(task_named(system), options, options)
 
@@ -151,10 +151,12 @@ class TrainConfig(OptionGroups):
 
     @classmethod
     def _build(cls, task: Task, values: Mapping[str, Any], given: Collection[str]) -> "TrainConfig":
-        """Build the config from these values and `inherited_options`.
+        """Build the config from these values, `inherited_options` and `inherited_image_size`.
 
         Raises InputError for an unknown option, and for one in `given` that has no effect.
         """
+        if weights := values.get("encoder_weights"):
+            values = {**inherited_image_size(Path(weights)), **values}
         if source := values.get("start_from"):
             values = {**inherited_options(Path(source), task), **values}
         groups = option_groups(task)

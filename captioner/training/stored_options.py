@@ -67,6 +67,18 @@ def inherited_options(path: Path, task: Task) -> dict[str, Any]:
         return {}
 
 
+def inherited_image_size(weights: Path) -> dict[str, Any]:
+    """Return the image size of the run whose encoder weights are used, as an option by name.
+
+    weights: value of --encoder-weights. Returns {} if it is not a run that can be read.
+    """
+    try:
+        config = json.loads((checkpoint.find(weights) / checkpoint.CONFIG).read_bytes())
+        return {"image_size": config["transform"]["size"]}
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def read_stored_task(path: Path) -> str | None:
     """Return the name of a run's task; None if the run cannot be read.
 

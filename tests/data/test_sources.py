@@ -47,3 +47,21 @@ def test_the_window_shrinks_with_the_size_of_images_in_tar_files(tmp_path, monke
     for kept, expected in [(2**30, sources.WINDOW), (40_000, 10), (1000, 0)]:
         monkeypatch.setattr(location, "KEPT_BYTES", kept)
         assert ImageSource(paths, Transform(4)).window == expected
+
+
+def test_images_that_are_loaded_repeatedly_are_read_once(tmp_path):
+    paths = [draw(tmp_path / f"{colour}.png", colour) for colour in ("red", "blue")]
+    source = ImageSource(paths, Transform(4), keeps=True)
+    first = source.load([0, 1])
+    paths[0].unlink()
+    assert torch.equal(source.load([1, 0]), first.flip(0))
+
+
+def test_images_that_need_too_much_memory_are_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "KEPT_BYTES", 2 * 3 * 4 * 4 - 1)
+    paths = [draw(tmp_path / f"{colour}.png", colour) for colour in ("red", "blue")]
+    source = ImageSource(paths, Transform(4), keeps=True)
+    source.load([0, 1])
+    draw(paths[0], "blue")
+    again = source.load([0, 1])
+    assert torch.equal(again[0], again[1])

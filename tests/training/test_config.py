@@ -335,6 +335,16 @@ def test_stored_options_that_do_not_matter_are_not_refused(train_run):
     assert config.task.min_count == CaptioningOptions().min_count
 
 
+def test_encoder_weights_of_a_run_come_with_its_image_size(tmp_path_factory, tmp_path):
+    weights = str(tiny.run(tmp_path_factory, attention=False))
+    options = {"system": "joint", "encoder_weights": weights}
+    assert TrainConfig.from_options(**options).encoder.image_size == 32
+    assert TrainConfig.from_options(**options, image_size=64).encoder.image_size == 64
+    options["encoder_weights"] = str(tmp_path / "absent")
+    default = TrainConfig.from_options("joint").encoder.image_size
+    assert TrainConfig.from_options(**options).encoder.image_size == default
+
+
 RUN = {  # a stored run, whose options are all unlike the defaults
     "task": "captioning",
     "data": {"path": "photos", "format": "coco", "min_count": 2},

@@ -185,7 +185,10 @@ class JointEmbedding(nn.Module):
         # Without the steps of padding, which would double the time.
         inputs = words * math.sqrt(words.shape[2]) if self.options.scale_inputs else words
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        _, (state,) = self.gru(packed)  # (1, N, H), after each text's last word
+        # In float32: the numbers of texts and words change from batch to batch, and oneDNN would
+        # compile its bfloat16 products for every shape.
+        with torch.autocast(words.device.type, enabled=False):
+            _, (state,) = self.gru(packed)  # (1, N, H), after each text's last word
         parts = [state] if texts.vectors is None else [state, texts.vectors]
         if self.options.word_sum:
             parts.append(words.sum(1) / lengths[:, None].sqrt())
