@@ -201,7 +201,7 @@ JOINT = Task(
     small_cnn_defaults={
         **{"image_size": 96, "batch_size": 32, "epochs": 9},
         **{"encoder_learning_rate": 3e-3, "weight_decay": 0.01, "subtraction_weight": 0.5},
-        **{"dimensions": 128, "word_size": 64, "dropout": 0.1},
+        **{"dimensions": 128, "word_size": 64, "hidden_size": 96, "dropout": 0.1},
         **{"image_grid": 4, "image_scaling": "none", "scale_inputs": True},
     },
     recipes=RECIPES,
