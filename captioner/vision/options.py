@@ -22,7 +22,7 @@ class EncoderOptions(Options):
     fine_tune_encoder: int | None = option(
         None, "first stage to train, 0 to 4 [none; untrained small_cnn: 0]"
     )
-    image_size: int = option(224, "image side in pixels; weights of a run set it")
+    image_size: int = option(224, "side length of resized images in pixels")
 
     def __post_init__(self) -> None:
         super().__post_init__()
