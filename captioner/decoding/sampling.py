@@ -7,12 +7,16 @@ dropped), T steps, V vocabulary, (h, w) grid.
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..text.vocabulary import END, PAD, START
 from .filters import apply_filters, build_filters, cut_scores
 from .hypothesis import Generator, Hypothesis, collect_hypotheses, expected_steps, should_sync
 from .options import DecodingOptions
+
+BLOCK = 64  # words whose probabilities are summed together
+ROUNDING = 1e-12  # relative error of sums in float64, generously
 
 
 def choose_words(model: Generator, features: Tensor, options: DecodingOptions) -> Tensor:
@@ -86,7 +90,7 @@ def _generate_steps(
             running = int((~ended).view(images, -1).sum(1).max())
             if running == 0:
                 break
-            if 2 * running <= len(rows) // images:
+            if 4 * running <= 3 * len(rows) // images:
                 kept = _active_rows(ended.view(images, -1), running)
                 rows, tokens, ended, words = (x[kept] for x in (rows, tokens, ended, words))
                 state = {name: value[kept] for name, value in state.items()}
@@ -97,12 +101,14 @@ def _active_rows(ended: Tensor, running: int) -> Tensor:
 
     ended (B, K): whether each of the K active rows of an image has ended. running: largest number
     of unfinished rows of any image. Every image keeps the same number of rows, the unfinished ones
-    first. That number is K, halved as often as `running` allows, so that compiled steps and CUDA
-    graphs need few sizes.
+    first. That number is K, halved as often as `running` allows, or three quarters of it if they
+    suffice, so that compiled steps and CUDA graphs need few sizes.
     """
     keep = ended.shape[1]
     while keep // 2 >= running:
         keep //= 2
+    if keep * 3 // 4 >= running:
+        keep = keep * 3 // 4
     first_row = torch.arange(len(ended), device=ended.device)[:, None] * ended.shape[1]
     return (first_row + ended.int().argsort(dim=1, stable=True)[:, :keep]).flatten()
 
@@ -137,11 +143,34 @@ def _build_sampler(
     uniform = uniform.double().to(device)
 
     def draw(scores: Tensor, t: int, rows: Tensor) -> Tensor:
-        # In float64, because in float32 the product with a number near 1 could round to the total,
-        # and the search would return an index past the last allowed word.
-        cumulative = cut_scores(scores, options).double().softmax(-1).cumsum(-1)
-        target = uniform[t, rows, None] * cumulative[:, -1:]
-        words = torch.searchsorted(cumulative, target, right=True)[:, 0]
-        return words.clamp(max=scores.shape[1] - 1)
+        return _invert(cut_scores(scores, options).softmax(-1), uniform[t, rows])
 
     return draw
+
+
+def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Return the words (R,) at which the cumulative distributions exceed numbers in [0, 1).
+
+    probabilities (R, V): their sums need not be exactly 1. uniform (R,), in float64. A word whose
+    probability is 0 is never returned. First the block of words is found, then the word, because
+    the cumulative sum of a block takes far less time than that of the vocabulary.
+    """
+    padding = -probabilities.shape[1] % BLOCK
+    blocks = F.pad(probabilities, (0, padding)).unflatten(1, (-1, BLOCK))
+    totals = blocks.sum(2, dtype=torch.double)  # (R, V / BLOCK)
+    ends = totals.cumsum(1)
+    target = uniform[:, None] * ends[:, -1:]
+    block = _first_above(ends, target)
+    start = ends.gather(1, block) - totals.gather(1, block)
+    inside = blocks.take_along_dim(block[:, :, None], 1)[:, 0].double().cumsum(1)  # (R, BLOCK)
+    return (block * BLOCK + _first_above(inside, target - start))[:, 0]
+
+
+def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
+    """Return the first index (R, 1) at which cumulative sums (R, n) exceed a target (R, 1).
+
+    A target that rounding has moved out of the range [0, last sum) counts as its nearest end.
+    """
+    last = cumulative[:, -1:]
+    inside = target.clamp(min=0).minimum(last * (1 - ROUNDING))
+    return torch.searchsorted(cumulative, inside, right=True)
