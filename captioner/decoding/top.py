@@ -21,7 +21,7 @@ def top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if values.device.type != "cpu" or chunks < 4 * count:
         found = values.topk(count)
         return found.values, found.indices
-    whole = values[:, : chunks * CHUNK].unflatten(1, (chunks, CHUNK))  # (R, C, 64)
+    whole = torch.unflatten(values[:, : chunks * CHUNK], 1, (chunks, CHUNK))  # (R, C, 64)
     chosen = whole.amax(-1).topk(count).indices  # (R, n)
     candidates = whole.gather(1, chosen[..., None].expand(-1, -1, CHUNK)).flatten(1)
     # The values after the last whole chunk are the last candidates, as if of a further chunk.

@@ -28,7 +28,8 @@ class Step:
     def by_image(self, rows: Tensor) -> Tensor:
         """Return rows (n, ...) as (B, K, ...), with zeros for images with fewer captions."""
         values = rows.new_zeros(self.images * self.per_image, *rows.shape[1:])
-        return values.index_copy(0, self.slots, rows).unflatten(0, (self.images, self.per_image))
+        values = values.index_copy(0, self.slots, rows)
+        return torch.unflatten(values, 0, (self.images, self.per_image))
 
     def rows_of(self, values: Tensor) -> Tensor:
         """Return values (B, K, ...) as rows (n, ...)."""
