@@ -55,8 +55,6 @@ class Batch:
     ids: image ids.
     tokens (B, C, 1 + T): start token, words, end token, padding (0). The captions of an image are
         sorted from longest to shortest; missing captions are all padding.
-    active_captions: for each of the T predicted positions, the maximum over the images of the
-        number of captions that are long enough to have a token there.
     images (B, 3, S, S), features (B, D, h, w): exactly one of the two is set; the other is None.
     distillation: set only for distillation. rollouts: set only in self-critical training.
     sampling_prob: probability of replacing an input word with the model's own prediction (scheduled
@@ -65,7 +63,6 @@ class Batch:
 
     ids: tuple[int | str, ...]
     tokens: Tensor
-    active_captions: tuple[int, ...]
     images: Tensor | None = None
     features: Tensor | None = None
     distillation: Distillation | None = None
@@ -111,18 +108,9 @@ def make_batch(
     return Batch(
         tuple(ids),
         tokens,
-        count_active_captions(tokens),
         images=None if source.are_features else values,
         features=values if source.are_features else None,
     )
-
-
-def count_active_captions(tokens: Tensor) -> tuple[int, ...]:
-    """Return `Batch.active_captions` for the tokens (B, C, 1 + T)."""
-    lengths = (tokens[:, :, 1:] != Vocabulary.PAD).sum(-1)  # (B, C)
-    steps = torch.arange(tokens.shape[-1] - 1, device=tokens.device)
-    active_captions = (lengths[..., None] > steps).sum(1).amax(0) if len(steps) else steps
-    return tuple(active_captions.tolist())
 
 
 def encode_captions(examples: Sequence[Example], vocabulary: Vocabulary) -> list[list[list[int]]]:

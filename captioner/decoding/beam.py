@@ -11,6 +11,7 @@ from ..text.vocabulary import END, PAD, START
 from .filters import apply_filters, build_filters
 from .hypothesis import Generator, Hypothesis, collect_hypotheses, expected_steps, should_sync
 from .options import DecodingOptions
+from .top import top
 
 Finished = tuple[Tensor, Tensor]  # scores (B, K), best first, and pointers (B, K) into the trace
 
@@ -72,7 +73,7 @@ def _extend(
     """
     beams, vocabulary = log_probs.shape[1:]
     totals = (live[..., None] + log_probs).flatten(1)  # (B, K*V)
-    best, index = totals.topk(min(2 * beams, totals.shape[1]))  # (B, 2K)
+    best, index = top(totals, min(2 * beams, totals.shape[1]))  # (B, 2K)
     ends = index % vocabulary == END
     finished = _finish(finished, step, best / (step + 1) ** penalty, ends, index // vocabulary)
     live, keep = best.masked_fill(ends, -torch.inf).topk(beams)

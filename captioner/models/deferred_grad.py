@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..products import in_blocks, layer_product, pad_rows
+from ..products import in_blocks, layer_product, on_padded_rows, pad_rows
 
 Factors = dict[int, tuple[Tensor, Tensor]]  # inputs and output gradients by call number
 Product = Callable[[Tensor], Tensor]
@@ -82,11 +82,15 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, matrix: Tensor, factors: Factors, call: int) -> Tensor:
         ctx.save_for_backward(rows, matrix)
         ctx.factors, ctx.call = factors, call
-        return rows @ matrix
+        return _multiply(rows, matrix)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         rows, matrix = ctx.saved_tensors
         ctx.factors[ctx.call] = rows, grad_output
-        return grad_output @ matrix.mT, None, None, None
+        return _multiply(grad_output, matrix.mT), None, None, None
+
+
+def _multiply(rows: Tensor, matrix: Tensor) -> Tensor:
+    return rows @ matrix if matrix.ndim == 3 else on_padded_rows(lambda x: x @ matrix, rows)

@@ -84,8 +84,12 @@ class Job(Protocol):
     def observe(self, loss: "Loss") -> None:
         """Process the loss of a step over all processes; called after every step."""
 
-    def evaluate(self) -> Result:
-        """Evaluate the val split with the model's current weights; every process calls this."""
+    def evaluate(self, precision: str, /) -> Result:
+        """Evaluate the val split with the model's current weights; every process calls this.
+
+        precision: numeric precision of decoding, one of `devices.PRECISIONS`; ignored by the tasks
+        that do not decode.
+        """
 
     def show(
         self,

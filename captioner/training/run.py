@@ -93,7 +93,7 @@ def train(setup: TrainingSetup) -> Progress:
             trackers = stack.enter_context(open_trackers(config.run.trackers, tracked))
 
         def evaluate(epoch: int) -> dict[str, float]:
-            result = job.evaluate()
+            result = job.evaluate(config.training.precision)
             if distributed.is_first():
                 log_image = None
                 if trackers:
@@ -133,7 +133,7 @@ def solve(setup: TrainingSetup) -> Progress:
     started = time.perf_counter()
     setup.job.fit()
     fitted = time.perf_counter()
-    numbers = setup.job.evaluate().numbers
+    numbers = setup.job.evaluate("float32").numbers
     row = {"epoch": 1, "step": 0, "training_seconds": fitted - started, **numbers}
     row |= {"evaluation_seconds": time.perf_counter() - fitted, **peak_memory(setup.device)}
     save_checkpoint(setup, "best", None, numbers)
@@ -162,9 +162,12 @@ def _log_image(trackers: Sequence[Tracker], step: int, name: str, image: Image.I
 
 
 def finish(setup: TrainingSetup, progress: Progress, argv: Sequence[str] | None) -> Result:
-    """Evaluate the best checkpoint, draw its figures and print the summary; return the results."""
+    """Evaluate the best checkpoint, draw its figures and print the summary; return the results.
+
+    The results are those of float32, whatever the precision of the run.
+    """
     setup.job.model.load_state_dict(checkpoint.load(setup.run / "best").weights)
-    result = setup.job.evaluate()
+    result = setup.job.evaluate("float32")
     if distributed.is_first():
         lines = describe_best(setup, progress, result) + setup.job.conclude(result)
         for line in lines + next_steps(setup, progress, argv):

@@ -179,21 +179,6 @@ def test_captions_without_words_are_left_out_and_long_ones_are_cut(vocabulary):
 # ---- batches ------------------------------------------------------------------------------------
 
 
-def test_active_captions_count_the_captions_that_reach_each_word(captions):
-    images = FunctionSource(lambda indices: torch.zeros(len(indices), 2, 1, 1), are_features=True)
-    for batch in epoch_order(captions, 9, seed=0, epoch=0)[:20]:
-        texts = [captions[i] for i in batch]
-        active = batches.make_batch(images, batch, batch, pad_captions(texts)).active_captions
-        words = [[len(caption) - 1 for caption in image] for image in texts]
-        longest = max(max(row) for row in words)
-        expected = [max(sum(n > t for n in row) for row in words) for t in range(longest)]
-        assert list(active) == expected
-    batch = batches.make_batch(
-        images, [0, 1], [0, 1], pad_captions([of_length(3, 1), of_length(2, 2, 0)])
-    )
-    assert batch.active_captions == (3, 2, 2, 1)
-
-
 def test_training_batches_hold_the_images_of_the_order_with_their_captions(captions):
     values = torch.arange(700.0)
     images = FunctionSource(
@@ -220,7 +205,6 @@ def test_all_tensors_move_with_the_batch(make_batch):
     moved = batch.to(torch.device("meta"))
     assert isinstance(moved, Batch)
     assert moved.ids == batch.ids
-    assert moved.active_captions == batch.active_captions
     assert moved.tokens.is_meta
     assert moved.features.is_meta
     assert moved.images is None

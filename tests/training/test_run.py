@@ -24,6 +24,7 @@ from captioner.evaluation import split
 from captioner.metrics import captions as metrics
 from captioner.metrics.statistics import SufficientStatistics
 from captioner.models.captioning import show_and_tell
+from captioner.tasks.captioning import job
 from captioner.tasks.options import TrainingOptions
 from captioner.vision.encoders import SmallCNN
 from tests.support import tiny
@@ -149,6 +150,18 @@ def test_scheduled_sampling_rises_linearly_from_the_first_step_to_the_last(train
     monkeypatch.setattr(show_and_tell, "previous_words", record)
     train_run("run", *FOUR_STEPS, "--scheduled-sampling", "0.7")
     assert probs == pytest.approx([0.1 * step for step in range(8)])
+
+
+def test_the_last_scores_are_those_of_float32(train_run, monkeypatch):
+    precisions, original = [], job.evaluate_split
+
+    def record(*arguments):
+        precisions.append(arguments[4].precision)
+        return original(*arguments)
+
+    monkeypatch.setattr(job, "evaluate_split", record)
+    train_run("run", "--precision", "bfloat16", "--epochs", "2")
+    assert precisions == ["bfloat16", "bfloat16", "float32"]
 
 
 def test_hard_attention_has_its_own_name_and_baseline(train_run):

@@ -65,9 +65,9 @@ class LocationSampler:
     def loss(self, log_probs: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (loss to add to the cross-entropy, entropy of the attention, statistics).
 
-        log_probs (N,): detached log-probabilities of all first words, then all second words, and so
-        on. baseline (): expected log-probability of a word. Loss and entropy are sums over the
-        batch; the statistics (2,) are meant for `update_baseline`.
+        log_probs (B, C, T): detached log-probabilities of the words. baseline (): expected
+        log-probability of a word. Loss and entropy are sums over the batch; the statistics (2,) are
+        meant for `update_baseline`.
 
         This is equation 11 with lower variance: the reward of a position sums the log-probabilities
         of its own word and all later words, each minus the baseline, because the position cannot
@@ -76,16 +76,16 @@ class LocationSampler:
         model's quality.
         """
         captions = self.real.shape[2]
+        real = self.real[: len(self.steps)]  # without steps of padding only
         attention, positions = (
             torch.stack([F.pad(step, (0, 0, 0, captions - step.shape[1])) for step in steps])
             for steps in zip(*self.steps, strict=True)
         )  # (T, B, C, P), (T, B, C, 1)
         # Padding has attention 0: the smallest normal number keeps the log and its gradient finite.
         logs = attention.clamp_min(torch.finfo(attention.dtype).tiny).log()
-        entropy = -((attention * logs).sum(-1) * self.real).sum()
-        words = log_probs.new_zeros(self.real.shape)
-        words[self.real] = log_probs
-        counted = self.real & self.drawn
+        entropy = -((attention * logs).sum(-1) * real).sum()
+        words = log_probs.permute(2, 0, 1)[: len(real)]
+        counted = real & self.drawn
         rewards = ((words - baseline) * counted).flip(0).cumsum(0).flip(0)
         score = (logs.gather(-1, positions)[..., 0] * rewards * self.weights).sum()
         statistics = torch.stack([(words * counted).sum(), counted.sum()])

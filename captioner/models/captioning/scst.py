@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...data.batches import Batch, Rollouts, count_active_captions
+from ...data.batches import Batch, Rollouts
 from ...decoding.options import DecodingOptions
 from ...decoding.sampling import choose_words
 from ...devices import products_in, training_format
@@ -72,9 +72,7 @@ def add_rollouts(
     order = lengths.argsort(dim=1, descending=True, stable=True)
     tokens = tokens.take_along_dim(order[..., None], 1)[..., : int(lengths.max())]
     rollouts = Rollouts(weights.take_along_dim(order, 1), order >= references.shape[1])
-    active_captions = count_active_captions(tokens)
-    batch = replace(batch, tokens=tokens, active_captions=active_captions, rollouts=rollouts)
-    return batch, rewards.mean()
+    return replace(batch, tokens=tokens, rollouts=rollouts), rewards.mean()
 
 
 def sample_captions(

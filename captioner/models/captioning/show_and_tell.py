@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.batches import Batch
@@ -71,7 +72,7 @@ class ShowAndTell(nn.Module):
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
         if "word_gates" in memory:
-            gates = memory["word_gates"][tokens]
+            gates = F.embedding(tokens, memory["word_gates"])
         else:
             gates = self._input_gates(scale_embeddings(self.words(tokens)))
         hidden, cell = self._advance(gates, state["hidden"], state["cell"])

@@ -2,11 +2,11 @@
 
 Shapes: B images, C captions per image, T words, V vocabulary, D feature channels, (h, w) grid,
 P = h*w positions, E embedding size, H hidden size, A attention size, K hypotheses or captions per
-image, R = B*K rows, N real words (no padding) of a batch, S input words of all steps.
+image, R = B*K rows, N real words (no padding) of a batch, n captions with a word at a step.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ...data.batches import Batch
 from ...decoding.hypothesis import Memory, State
 from ...products import KeptTable, layer_product, product_in_blocks
-from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..deferred_grad import Product, deferred_matmul
 from ..layers import Dropout, lstm_cell, tanh
@@ -24,6 +23,7 @@ from .attention import additive_energies, decay
 from .embedding import TiedEmbedding, scale_embeddings
 from .hard_attention import LocationSampler, initial_baseline, update_baseline
 from .options import ModelOptions
+from .packing import PackedCaptions, Step
 from .scheduled_sampling import previous_words
 from .targets import build_targets
 
@@ -122,7 +122,7 @@ class ShowAttendAndTell(nn.Module):
         images, h, w, _ = memory["decayed_keys"].shape
         words = self.words(tokens)
         if "word_gates" in memory:
-            gates = memory["word_gates"][tokens]
+            gates = F.embedding(tokens, memory["word_gates"])
         else:
             gates = layer_product(scale_embeddings(words), self.word_gates)
         gates, hidden, cell = (
@@ -190,20 +190,20 @@ class ShowAttendAndTell(nn.Module):
         if sampler is None and self.options.hard_attention and self.training:
             sampler = LocationSampler(batch)
         invariants = self._invariants(memory, sampler)
-        inputs = previous_words(self, features, batch)
-        words = self.dropout(self.words(by_step(inputs, batch)))  # (S, E)
-        hidden, context, received = self._read_captions(words, state, invariants, batch)
-        real, order = _real_words(batch)
-        output = self._output(words[real], hidden[real], context[real])  # (N, E)
-        targets = build_targets(batch, order, self.options.label_smoothing)
+        packed = PackedCaptions(batch.tokens)
+        words = self.dropout(self.words(packed.pick(previous_words(self, features, batch))))
+        hidden, context, received = self._read_captions(words, state, invariants, packed)
+        output = self._output(words, hidden, context)  # (N, E)
+        targets = build_targets(batch, packed.words, self.options.label_smoothing)
         cross_entropy, word_losses = self.words.cross_entropy(output, targets)
-        coverage = _coverage(received, batch)
+        coverage = _coverage(received, batch, packed)
         own_losses = targets.of_references(word_losses)
         count = len(own_losses)
         parts = {"cross_entropy": own_losses.sum() / count, "coverage": coverage.detach() / count}
         value, statistics = cross_entropy + self.options.coverage_weight * coverage, None
         if sampler:
-            sampler_loss, entropy, statistics = sampler.loss(-word_losses, self.baseline)
+            log_probs = packed.unpack(-word_losses, batch.tokens[..., 1:])
+            sampler_loss, entropy, statistics = sampler.loss(log_probs, self.baseline)
             value, parts["entropy"] = value + sampler_loss, entropy / count
         return Loss(value / count, count, parts, statistics)
 
@@ -214,58 +214,47 @@ class ShowAttendAndTell(nn.Module):
         update_baseline(self.baseline, sums)
 
     def _read_captions(
-        self, words: Tensor, state: State, invariants: LoopInvariants, batch: Batch
+        self, words: Tensor, state: State, invariants: LoopInvariants, packed: PackedCaptions
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the LSTM over embedded words (S, E), which are in the order of `by_step`.
+        """Run the LSTM over embedded words (N, E), which are in the order of `packed`.
 
-        Returns the hidden states (S, H), the contribution of the contexts to the output layer
-        (S, E), and the attention received by each position in each caption (B, C, P). The
+        Returns the hidden states (N, H), the contribution of the contexts to the output layer
+        (N, E), and the attention received by each position in each caption with words (n, P). The
         contribution of the words to the gates is computed before the loop, and the output
         projection after it.
         """
-        images, captions, _ = batch.tokens.shape
-        sizes = [images * active for active in batch.active_captions]
-        gates = torch.split(layer_product(scale_embeddings(words), self.word_gates), sizes)
-        hidden, cell = (
-            rows[:, None].expand(-1, captions, -1) for rows in (state["hidden"], state["cell"])
-        )
-        steps: list[tuple[Tensor, Tensor]] = []
-        attention_received = cell.new_zeros(())
-        for t, active in enumerate(batch.active_captions):
+        gates = torch.split(layer_product(scale_embeddings(words), self.word_gates), packed.counts)
+        image = packed.order // packed.captions
+        hidden, cell = (state[name].index_select(0, image) for name in ("hidden", "cell"))
+        hiddens, contexts = [], []
+        received = cell.new_zeros(())
+        for word_gates, step in zip(gates, packed.steps(), strict=True):
+            count = len(word_gates)
             hidden, cell, context, attention = self._advance(
-                gates[t].view(images, active, self.hidden_parts[-1]),
-                hidden[:, :active],
-                cell[:, :active],
-                invariants,
+                word_gates, hidden[:count], cell[:count], _by_image(invariants, step)
             )
-            steps.append((hidden.flatten(0, 1), context.flatten(0, 1)))
-            real = (batch.tokens[:, :active, t + 1] != PAD)[..., None]
-            padding = (0, 0, 0, captions - active)
-            attention_received = attention_received + F.pad(attention * real, padding)
-        hiddens, contexts = (torch.cat(rows) for rows in zip(*steps, strict=True))
-        return hiddens, contexts, attention_received
+            hiddens.append(hidden)
+            contexts.append(context)
+            attention = F.pad(step.rows_of(attention), (0, 0, 0, packed.counts[0] - count))
+            received = received + attention
+        return torch.cat(hiddens), torch.cat(contexts), received
 
 
-def by_step(values: Tensor, batch: Batch) -> Tensor:
-    """Flatten values (B, C, T, ...) to (S, ...): all first words, then all second words, etc.
-
-    Captions are sorted longest first, so that step t covers only the first `active_captions[t]`.
-    """
-    return torch.cat([values[:, :c, t].flatten(0, 1) for t, c in enumerate(batch.active_captions)])
-
-
-def _real_words(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return a mask (S,) of real words, and their indices (N,) in the flattened batch."""
-    words = batch.tokens[..., 1:]
-    real = by_step(words, batch) != PAD
-    positions = torch.arange(words.numel(), device=words.device).view_as(words)
-    return real, by_step(positions, batch)[real]
+def _by_image(invariants: LoopInvariants, step: Step) -> LoopInvariants:
+    """Let the attention of a step's captions read rows (n, ...) instead of (B, K, ...)."""
+    return replace(
+        invariants,
+        energies=lambda queries: invariants.energies(step.by_image(queries)),
+        attend=lambda attention: step.rows_of(invariants.attend(attention)),
+    )
 
 
-def _coverage(attention_received: Tensor, batch: Batch) -> Tensor:
-    """Compute the coverage loss of the reference captions; attention_received (B, C, P)."""
-    counted = batch.tokens[..., 1] != PAD
+def _coverage(received: Tensor, batch: Batch, packed: PackedCaptions) -> Tensor:
+    """Compute the coverage loss of the reference captions; received (n, P), in packed order."""
     if batch.rollouts is None:
-        return attention_coverage(attention_received[counted])
-    counted &= ~batch.rollouts.sampled
-    return attention_coverage(attention_received[counted], batch.rollouts.weights[counted])
+        return attention_coverage(received)
+    captions = packed.order[: len(received)]
+    captions, received = (
+        rows[~batch.rollouts.sampled.flatten()[captions]] for rows in (captions, received)
+    )
+    return attention_coverage(received, batch.rollouts.weights.flatten()[captions])

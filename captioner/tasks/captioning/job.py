@@ -88,7 +88,7 @@ class CaptioningJob:
     def observe(self, _loss: Loss) -> None:
         """Do nothing: the losses of single steps are not needed."""
 
-    def evaluate(self) -> Evaluation:
+    def evaluate(self, precision: str, /) -> Evaluation:
         """Caption and score the val split with the model's current weights."""
         decoding = DecodingOptions(beam_size=self._options.beam_size)
         result = evaluate_split(
@@ -96,7 +96,7 @@ class CaptioningJob:
             self.vocabulary,
             self.held_out.examples,
             self.held_out.images,
-            DecodeSettings(decoding, workers=self.groups.data.workers),
+            DecodeSettings(decoding, workers=self.groups.data.workers, precision=precision),
             ScoringSettings(epoch_metrics(self.groups.training.watch)),
         )
         return measure_pointing(result, self.model, self.vocabulary, self._shapes)

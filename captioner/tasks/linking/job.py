@@ -168,7 +168,7 @@ class LinkingJob:
         """Warn once if the loss has collapsed."""
         self._collapse.observe(loss)
 
-    def evaluate(self) -> RetrievalResult:
+    def evaluate(self, _precision: str, /) -> RetrievalResult:
         """Rank the val split's captions for its images, and its images for its captions."""
         self.model.eval()
         return score_split(self.linker, self.val_images, self.data, "val")

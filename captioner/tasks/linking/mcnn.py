@@ -106,7 +106,7 @@ class McnnJob(LinkingJob):
         examples = self.data.split("val")
         return [examples[position] for position in self._ranked]
 
-    def evaluate(self) -> RetrievalResult:
+    def evaluate(self, _precision: str, /) -> RetrievalResult:
         """Rank the captions and images of `ranked_examples` by the scores of all pairs."""
         self.model.eval()
         images = select_images(self.val_images, self._ranked)

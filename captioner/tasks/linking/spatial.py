@@ -106,7 +106,7 @@ class SpatialJob(LinkingJob):
             tuple(self.examples[i].id for i in indices),
         )
 
-    def evaluate(self) -> SpatialResult:  # type: ignore[override]
+    def evaluate(self, _precision: str, /) -> SpatialResult:  # type: ignore[override]
         """Score labels and retrieval on the val split."""
         self.model.eval()
         return score_spatial(self.linker, self.val_images, self.data, "val", self._options.tags)

@@ -171,7 +171,7 @@ class RelationJob:
     def observe(self, loss: Loss) -> None:
         """Do nothing: the losses of single steps are not needed."""
 
-    def evaluate(self) -> RelationResult:
+    def evaluate(self, _precision: str, /) -> RelationResult:
         """Score a classifier's labels of the val split, or an autoencoder's reconstructions."""
         self.model.eval()
         if not self.is_autoencoder:

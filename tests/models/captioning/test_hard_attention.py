@@ -222,7 +222,7 @@ def test_every_parameter_gets_a_gradient(tiny_model, make_batch):
 def test_padding_leaves_the_loss_and_bfloat16_approximates_it(hard_model, make_batch):
     model, batch = hard_model(), make_batch(CAPTIONS)
     tokens = F.pad(batch.tokens, (0, 3))
-    wider = replace(batch, tokens=tokens, active_captions=(*batch.active_captions, 0, 0, 0))
+    wider = replace(batch, tokens=tokens)
     values = []
     for precision, padded in (("float32", batch), ("float32", wider), ("bfloat16", batch)):
         torch.manual_seed(0)
@@ -264,7 +264,7 @@ def test_rewards_alone_train_the_attention():
     names, marks = torch.eye(5).expand(5, 5, 5), 2 * torch.eye(5)[:, None]
     maps = torch.cat([names, marks], dim=1)[:, :, None]  # (5, 6, 1, 5)
     tokens = torch.tensor([[[1, 4 + position, 2]] * 20 for position in range(5)])
-    batch = Batch(tuple(range(5)), tokens, (20, 20), features=maps)
+    batch = Batch(tuple(range(5)), tokens, features=maps)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     for _ in range(250):
         loss = model.loss(batch, LocationSampler(batch, drawn_share=1.0))

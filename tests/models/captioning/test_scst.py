@@ -71,9 +71,7 @@ def test_references_are_kept_and_samples_weighted_by_their_advantage(
         rewards.append(scores)
     torch.testing.assert_close(reward, torch.stack(rewards).mean())
     lengths = (new.tokens[..., 1:] != PAD).sum(-1)
-    expected = [max((row > t).sum().item() for row in lengths) for t in range(lengths.max())]
-    assert list(new.active_captions) == expected
-    assert new.tokens.shape[-1] == 1 + len(expected)
+    assert new.tokens.shape[-1] == 1 + lengths.max()
 
 
 def test_sampling_leaves_the_model_unchanged(attention, tiny_model, make_batch):
