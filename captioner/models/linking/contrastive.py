@@ -137,3 +137,18 @@ def choose_negatives(own: Tensor, most: int | None) -> Tensor:
     order = torch.rand(own.shape, device=own.device).masked_fill(own, -1)
     chosen = torch.zeros_like(own).scatter(0, order.topk(most, 0).indices, True)
     return chosen & ~own
+
+
+def shifted_hinges(scores: Tensor, others: Tensor, own: Tensor, margin: float) -> Tensor:
+    """Return the mean hinge loss of negative pairs, each compared with two positive pairs.
+
+    scores (1 + K, N): those of texts with their images, followed by those of each text n with the
+    image of another text m. others (K, N): the m. own (K, N): True where text n is also one of that
+    image's own, so that the pair is not negative. A negative pair is compared with text n and its
+    image, and with text m and its image. Without any negatives, the loss is 0.
+    """
+    right, wrong = scores[0], scores[1:]
+    for_texts = (margin - right + wrong).clamp_min(0)
+    for_images = (margin - right[others] + wrong).clamp_min(0)
+    total = (for_texts + for_images).masked_fill(own, 0).sum()
+    return total / (2 * (~own).sum()).clamp_min(1)

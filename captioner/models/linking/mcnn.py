@@ -21,7 +21,7 @@ from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..layers import Dropout, Standardize
 from ..losses import Loss
-from .contrastive import RELATIVE, choose_negatives, info_nce, own_texts, sum_of_hinges
+from .contrastive import RELATIVE, choose_negatives, info_nce, own_texts, shifted_hinges
 from .joint import JointBatch, drop_words
 from .linear import image_vectors
 from .options import LEVELS, McnnOptions
@@ -156,6 +156,8 @@ class MultimodalCNN(nn.Module):
         for number in range(self.merging + 1, len(self.layers)):
             sums, gates = self._layer(number, units, gates)
             units = sums.relu()
+        if self.options.loss == "hinges":  # masks for all pairs of a batch would take too long
+            units = self.drop(units)
         scores: Tensor = self.output(units)[..., 0, 0]
         return scores.float()
 
@@ -174,23 +176,43 @@ class MultimodalCNN(nn.Module):
     def loss(self, batch: JointBatch) -> Loss:
         """Return the mean loss of the texts; its `count` is their number.
 
-        The negatives of a text are up to `negatives` images of the batch; the negatives of an
-        image are the texts that have it as a negative. An image's own captions, and captions that
-        `own` of the batch marks as equal to one of them, are not negatives.
+        An image's own captions, and captions that `own` of the batch marks as equal to one of them,
+        are not negatives.
         """
-        features, owners, options = batch.images, batch.image_of_text, self.options
+        features, owners = batch.images, batch.image_of_text
         if not batch.are_features:
             features = self.encoder(features)
         images, texts = self.image_parts(features), self.text_parts(batch.texts)
         own = own_texts(owners, len(images)) if batch.own is None else batch.own
-        negative = choose_negatives(own, options.most_negatives)
-        scores, count = self._score_batch(images, texts, negative, owners), len(owners)
-        if options.loss == "infonce":
-            value = info_nce(scores / options.temperature, owners, ~negative) / count
-            return Loss(value, count)
-        compared = negative.sum() + negative[owners].sum()  # with a text's image, or its text
-        value = sum_of_hinges(scores, owners, options.margin, ~negative) / compared.clamp_min(1)
-        return Loss(value, count, {RELATIVE: value.detach() / options.margin})
+        hinges = self.options.loss == "hinges"
+        return (self._hinges if hinges else self._info_nce)(images, texts, owners, own)
+
+    def _info_nce(self, images: Tensor, texts: TextParts, owners: Tensor, own: Tensor) -> Loss:
+        """Return the InfoNCE loss.
+
+        The negatives of a text are up to `negatives` random images of the batch; those of an image
+        are the texts that have it as a negative. images (B, C), texts: the parts of B images and N
+        texts. owners (N,): index of each text's image. own (B, N): mask of own texts.
+        """
+        negative, count = choose_negatives(own, self.options.most_negatives), len(owners)
+        scores = self._score_batch(images, texts, negative, owners)
+        return Loss(info_nce(scores / self.options.temperature, owners, ~negative) / count, count)
+
+    def _hinges(self, images: Tensor, texts: TextParts, owners: Tensor, own: Tensor) -> Loss:
+        """Return the mean hinge loss of pairs and negatives; parameters as in `_info_nce`.
+
+        The images of the texts, in their order, are shifted by up to `negatives` different random
+        distances: text n with the image of text m is a negative for both.
+        """
+        count = len(owners)
+        shifts = torch.randperm(count - 1)[: self.options.most_negatives] + 1
+        shifts = torch.cat([shifts.new_zeros(1), shifts]).to(images.device)
+        right = torch.arange(count, device=images.device)
+        others = (right + shifts[:, None]) % count  # (1 + K, N): the m of each n
+        rows = owners[others]
+        scores = self.merge(images[rows], texts)  # (1 + K, N); the first row is of the right pairs
+        value = shifted_hinges(scores, others[1:], own[rows, right][1:], self.options.margin)
+        return Loss(value, count, {RELATIVE: value.detach() / self.options.margin})
 
     forward = loss
 
@@ -199,8 +221,8 @@ class MultimodalCNN(nn.Module):
     ) -> Tensor:
         """Return scores (B, N), those of negative pairs and of each text with its own image.
 
-        images (B, C), texts: the parts of B images and N texts. negative (B, N): True for negative
-        pairs. owners (N,): index of each text's image. Other pairs have any finite score.
+        negative (B, N): True for negative pairs. Other pairs have any finite score. Other
+        parameters are as in `_info_nce`.
         """
         needed = negative.scatter(0, owners[None], True)
         if needed.float().mean() > DENSE:

@@ -158,7 +158,8 @@ class SpatialOptions(Options):
 
 LEVELS = ("word", "phrase", "long-phrase", "sentence")
 MCNN_LOSSES = ("infonce", "hinges")
-FEW_NEGATIVES = 16  # of a text, at the levels at which a pair costs more
+# Of a text in a batch: fewer at the levels at which a pair costs more; None: all.
+NEGATIVES = {"word": 16, "phrase": 16, "long-phrase": 48, "sentence": None}
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,10 @@ class McnnOptions(Options):
     margin: float = option(0.5, "hinges: margin between the scores of positive and negative pairs")
     negatives: int | None = option(
         None,
-        "maximum number of negative images of a text in a batch "
-        f"[all at the sentence level, otherwise {FEW_NEGATIVES}]",
+        "maximum number of negative images of a text in a batch [16 at the levels word and "
+        "phrase, 48 at long-phrase, all at sentence]",
     )
-    dropout: float = option(0.2, "dropout rate of the inputs of all layers but the last")
+    dropout: float = option(0.2, "dropout rate of the inputs of all layers; infonce: but the last")
     word_dropout: float = option(
         0.1, "mean fraction of words dropped from a text in training, at most 0.5"
     )
@@ -213,6 +214,4 @@ class McnnOptions(Options):
     @property
     def most_negatives(self) -> int | None:
         """The maximum number of negative images of a text in a batch; None if all are negatives."""
-        if self.negatives is None and self.level != "sentence":
-            return FEW_NEGATIVES
-        return self.negatives
+        return NEGATIVES[self.level] if self.negatives is None else self.negatives

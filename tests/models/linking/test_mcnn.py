@@ -13,7 +13,7 @@ from captioner.models.linking.joint import JointBatch
 from captioner.models.linking.linear import image_vectors
 from captioner.models.linking.mcnn import MultimodalCNN
 from captioner.models.linking.mcnn_start import START, start_as_similarity
-from captioner.models.linking.options import FEW_NEGATIVES, LEVELS, McnnOptions
+from captioner.models.linking.options import LEVELS, MCNN_LOSSES, McnnOptions
 from captioner.models.linking.texts import Texts
 
 SIZES = {"word_size": 5, "image_dimensions": 4, "maps": 6, "hidden_size": 7}
@@ -145,40 +145,60 @@ def test_progress_is_shown_on_request(capsys, monkeypatch):
     assert "/45 [" in capsys.readouterr().err
 
 
-def marked_as_equal():
-    """The mask of own texts, where text 8 is equal to a caption of image 1."""
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("equal", [False, True])
+def test_the_default_loss_is_info_nce_of_all_scores(level, equal):
+    model = tiny_model(level, negatives=100, temperature=0.3).eval()
     own = torch.arange(5)[:, None] == IMAGE_OF_TEXT
-    own[1, 8] = True
-    return own
+    if equal:  # text 8 is equal to a caption of image 1
+        own[1, 8] = True
+    batch = tiny_batch(own=own) if equal else tiny_batch()
+    found = model.loss(batch)
+    scores = model.score_matrix(model.image_parts(batch.images), batch.texts)
+    expected = info_nce(scores / 0.3, IMAGE_OF_TEXT, own) / 9
+    torch.testing.assert_close(found.value, expected, atol=1e-5, rtol=0)
+    assert (found.count, found.parts) == (9, {})
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("own", [None, marked_as_equal()])
-@pytest.mark.parametrize("loss", ["infonce", "hinges"])
-def test_the_loss_is_that_of_all_scores(level, own, loss):
-    """Both the scores of whole batches and those of chosen pairs are the split network's."""
-    model = tiny_model(level, loss=loss, negatives=100, margin=0.7, temperature=0.3).eval()
-    batch = tiny_batch(own=own)
-    scores = model.score_matrix(model.image_parts(batch.images), batch.texts)
-    own = torch.arange(5)[:, None] == IMAGE_OF_TEXT if own is None else own
-    if loss == "infonce":
-        expected = info_nce(scores / 0.3, IMAGE_OF_TEXT, own) / 9
-    else:
-        right = scores.gather(0, IMAGE_OF_TEXT[None])[0]
-        with_text = (0.7 - right + scores)[~own]  # each negative pair beside the text's own
-        with_image = (0.7 - right[:, None] + scores[IMAGE_OF_TEXT])[~own[IMAGE_OF_TEXT]]
-        expected = torch.cat([with_text, with_image]).clamp_min(0).mean()
+@pytest.mark.parametrize("equal", [False, True])
+def test_the_loss_is_the_mean_hinge_of_both_sides(level, equal):
+    """With all shifts, every text meets the image of every other text once."""
+    model = tiny_model(level, loss="hinges", negatives=100, margin=0.7).eval()
+    own = torch.arange(5)[:, None] == IMAGE_OF_TEXT
+    if equal:  # text 8 is equal to a caption of image 1
+        own[1, 8] = True
+    batch = tiny_batch(own=own) if equal else tiny_batch()
+    images = model.image_parts(batch.images)
+    scores = model.score_matrix(images, batch.texts).tolist()
+    values, owners = [], IMAGE_OF_TEXT.tolist()
+    for n, owner in enumerate(owners):
+        for m, other in enumerate(owners):
+            if m != n and not own[other, n]:
+                wrong = scores[other][n]
+                values += [0.7 - scores[owner][n] + wrong, 0.7 - scores[other][m] + wrong]
     found = model.loss(batch)
+    expected = sum(max(0.0, value) for value in values) / len(values)
     assert found.count == 9
-    torch.testing.assert_close(found.value, expected, atol=1e-5, rtol=0)
-    relative = {} if loss == "infonce" else {RELATIVE: pytest.approx(float(found.value) / 0.7)}
-    assert {name: float(value) for name, value in found.parts.items()} == relative
+    assert float(found.value.detach()) == pytest.approx(expected, abs=1e-5)
+    assert float(found.parts[RELATIVE]) == pytest.approx(expected / 0.7, abs=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["infonce", "hinges"])
-def test_pairs_scored_one_by_one_give_the_same_loss_and_gradient(loss, monkeypatch):
+def test_few_negatives_of_hinges_are_drawn_from_the_batch():
+    """Their mean over many draws is that over all negatives."""
+    model, batch = tiny_model("sentence", loss="hinges", negatives=2).eval(), tiny_batch()
+    torch.manual_seed(4)
+    found = torch.stack([model.loss(batch).value.detach() for _ in range(300)])
+    everything = (
+        tiny_model("sentence", loss="hinges", negatives=100).eval().loss(batch).value.detach()
+    )
+    assert found.std() > 0
+    assert float(found.mean()) == pytest.approx(float(everything), rel=0.05)
+
+
+def test_pairs_scored_one_by_one_give_the_same_loss_and_gradient(monkeypatch):
     """With 4 negatives of 4, all pairs are needed; they are gathered instead of broadcast."""
-    model, batch = tiny_model("phrase", loss=loss, negatives=4), tiny_batch()
+    model, batch = tiny_model("phrase", negatives=4), tiny_batch()
     found = []
     for dense in (0.5, 1.0):
         monkeypatch.setattr(mcnn, "DENSE", dense)
@@ -202,9 +222,10 @@ def test_few_negatives_are_drawn_from_the_batch(monkeypatch):
     assert [len(scores) for scores in scored] == [9 * 3] * 20
 
 
-@pytest.mark.parametrize(("level", "given", "most"), [
-    ("sentence", None, None), ("word", None, FEW_NEGATIVES), ("sentence", 3, 3), ("word", 40, 40),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("level", "given", "most"),
+    [("sentence", None, None), ("word", None, 16), ("sentence", 3, 3), ("word", 40, 40)],
+)
 def test_only_the_sentence_level_compares_all_pairs_by_default(level, given, most):
     assert McnnOptions(level=level, negatives=given).most_negatives == most
 
@@ -233,7 +254,8 @@ def test_training_ranks_every_text_first(level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_all_trained_parameters_get_a_finite_gradient(level):
+@pytest.mark.parametrize("loss", MCNN_LOSSES)
+def test_all_trained_parameters_get_a_finite_gradient(level, loss):
     """DistributedDataParallel fails at the second step otherwise; one text has no negatives."""
     for few in (
         tiny_batch(),
@@ -241,7 +263,7 @@ def test_all_trained_parameters_get_a_finite_gradient(level):
             tiny_images()[:1], True, tiny_texts().take(torch.tensor([3])), torch.tensor([0])
         ),
     ):
-        model = tiny_model(level, dropout=0.2, word_dropout=0.3)
+        model = tiny_model(level, loss=loss, dropout=0.2, word_dropout=0.3)
         model(few).value.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
