@@ -34,7 +34,7 @@ MEASURED = 1024  # training images from which the mean and deviation of image ve
 class McnnJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
-    advice = "use a lower --learning-rate or a higher --negatives"
+    advice = "use --loss infonce, a lower --learning-rate or a higher --negatives"
     unspaced_advice = "separate the words with spaces"
 
     def __init__(self, inputs: JobInputs) -> None:
