@@ -226,12 +226,12 @@ class MultimodalCNN(nn.Module):
         """
         needed = negative.scatter(0, owners[None], True)
         if needed.float().mean() > DENSE:
-            few = images[:, None].split(max(1, CHUNK // len(owners)))
+            few = torch.split(images[:, None], max(1, CHUNK // len(owners)))
             return torch.cat([self.merge(rows, texts) for rows in few])
         pairs = needed.nonzero()
         found = [
             self.merge(images[image], TextParts(texts.sums[text], texts.gates[text]))
-            for image, text in (chunk.T for chunk in pairs.split(CHUNK))
+            for image, text in (chunk.T for chunk in torch.split(pairs, CHUNK))
         ]
         scores = images.new_zeros(needed.shape, dtype=torch.float32)
         return scores.index_put((pairs[:, 0], pairs[:, 1]), torch.cat(found))

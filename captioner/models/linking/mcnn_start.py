@@ -24,7 +24,7 @@ def _pass_on_words(model: MultimodalCNN) -> None:
     would leave little of the words.
     """
     for number, layer in enumerate(list(model.layers)[: model.merging]):
-        weight = layer.weight.unflatten(1, (WINDOW, -1))  # (C', WINDOW, C)
+        weight = torch.unflatten(layer.weight, 1, (WINDOW, -1))  # (C', WINDOW, C)
         if number == 0:
             weight.copy_(weight[:, :1].expand_as(weight).clone())
         else:
