@@ -127,6 +127,18 @@ def hardest_hinges(
     return torch.stack(hinges).sum()
 
 
+def choose_negatives(own: Tensor, most: int | None) -> Tensor:
+    """Return a mask (B, N): True for up to `most` random negative images of each text.
+
+    own (B, N): mask of each image's own texts, which are never negatives. None chooses all others.
+    """
+    if most is None or most >= len(own):
+        return ~own
+    order = torch.rand(own.shape, device=own.device).masked_fill(own, -1)
+    chosen = torch.zeros_like(own).scatter(0, order.topk(most, 0).indices, True)
+    return chosen & ~own
+
+
 def shifted_hinges(scores: Tensor, others: Tensor, own: Tensor, margin: float) -> Tensor:
     """Return the mean hinge loss of negative pairs, each compared with two positive pairs.
 

@@ -21,15 +21,15 @@ from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..layers import Dropout, Standardize
 from ..losses import Loss
-from .contrastive import RELATIVE, own_texts, shifted_hinges
+from .contrastive import RELATIVE, choose_negatives, info_nce, own_texts, shifted_hinges
 from .joint import JointBatch, drop_words
 from .linear import image_vectors
 from .options import LEVELS, McnnOptions
 from .texts import Texts
 
 WINDOW, POOL = 3, 2  # units that a convolution reads, and that a pooling reduces to one
-START = 0.3  # factor of the similarity as which a model starts: scores differ by about 0.1
 CHUNK = 1024  # pairs scored at once: their units fit in the cache of a core
+DENSE = 0.5  # fraction of a batch's pairs above which all are scored, which needs no copies
 TEXTS_AT_ONCE = 256  # texts whose units are in memory while pairs are scored
 
 
@@ -70,6 +70,9 @@ class MultimodalCNN(nn.Module):
         maps, size = options.maps, image_size * options.image_grid**2
         self.image = nn.Linear(size, options.image_dimensions)
         self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
+        self.word_scale = math.sqrt(options.word_size) if options.scale_inputs else 1.0
+        with torch.no_grad():
+            self.words.weight.div_(self.word_scale)
         inputs = (WINDOW * options.word_size, WINDOW * maps, WINDOW * maps, maps)
         outputs = (maps, maps, maps, options.hidden_size)
         layers = map(nn.Linear, inputs, outputs)
@@ -80,34 +83,6 @@ class MultimodalCNN(nn.Module):
         self.drop = Dropout(options.dropout)
         for layer in (self.image, self.image_layer, *self.layers):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-
-    @torch.no_grad()
-    def start_as_similarity(self) -> None:
-        """Set weights with which scores grow with similarity; useful with a pretrained encoder.
-
-        In the layer that reads the image, units form groups of four, with the inputs a + b, a - b,
-        -a + b and -a - b, where a is from the text and b from the image. Counted with the signs of
-        ab, their outputs add up to |a + b| - |a - b|, which is larger the more a and b agree. In
-        the layers above, weights that pass on that sum are added to half of the random weights.
-        """
-        layer, *above = list(self.layers)[self.merging :]
-        rows = layer.out_features // 4 * 4
-        for number, (text, image) in enumerate(((1, 1), (1, -1), (-1, 1), (-1, -1))):
-            layer.weight[number:rows:4] = text * layer.weight[:rows:4]
-            self.image_layer.weight[number:rows:4] = image * self.image_layer.weight[:rows:4]
-        signs = torch.zeros(layer.out_features)
-        signs[:rows] = torch.tensor([1.0, -1.0, -1.0, 1.0]).repeat(rows // 4)
-        layer.bias.zero_()
-        self.output.weight.zero_()
-        scale = math.sqrt(layer.out_features)  # the units of different groups are independent
-        for linear in (*above, self.output):
-            count = linear.in_features // len(signs)  # units of the layer below
-            inputs = signs.repeat(count) / (scale * count)
-            signs, scale = torch.ones(linear.out_features), linear.out_features / 2
-            signs[1::2] = -1  # these units have the sum if it is negative, the others if positive
-            linear.weight.mul_(0.5).add_(signs[:, None] * inputs)
-            linear.bias.zero_()
-        self.output.weight.mul_(START)
 
     @property
     def features(self) -> str:
@@ -164,7 +139,7 @@ class MultimodalCNN(nn.Module):
         """
         assert texts.tokens is not None
         tokens = drop_words(texts.tokens, self.options.word_dropout if self.training else 0.0)
-        units, gates = self.words(tokens), tokens != PAD
+        units, gates = self.words(tokens) * self.word_scale, tokens != PAD
         for number in range(self.merging):
             sums, gates = self._layer(number, units, gates)
             units = sums.relu()
@@ -181,7 +156,9 @@ class MultimodalCNN(nn.Module):
         for number in range(self.merging + 1, len(self.layers)):
             sums, gates = self._layer(number, units, gates)
             units = sums.relu()
-        scores: Tensor = self.output(self.drop(units))[..., 0, 0]
+        if self.options.loss == "hinges":  # masks for all pairs of a batch would take too long
+            units = self.drop(units)
+        scores: Tensor = self.output(units)[..., 0, 0]
         return scores.float()
 
     def _layer(self, number: int, units: Tensor, gates: Tensor) -> TextParts:
@@ -197,27 +174,67 @@ class MultimodalCNN(nn.Module):
         return TextParts(pool(sums, size, -torch.inf), pool(gates[..., None], size, False)[..., 0])
 
     def loss(self, batch: JointBatch) -> Loss:
-        """Return the mean hinge loss of pairs and negatives; its `count` is the number of texts.
+        """Return the mean loss of the texts; its `count` is their number.
 
-        The images of the texts, in their order, are shifted by up to `negatives` different random
-        distances: text n with the image of text m is a negative for both. An image's own captions,
-        and captions that `own` of the batch marks as equal to one of them, are not negatives.
+        An image's own captions, and captions that `own` of the batch marks as equal to one of them,
+        are not negatives.
         """
-        features, count = batch.images, len(batch.texts)
+        features, owners = batch.images, batch.image_of_text
         if not batch.are_features:
             features = self.encoder(features)
         images, texts = self.image_parts(features), self.text_parts(batch.texts)
-        shifts = torch.randperm(count - 1)[: self.options.negatives] + 1
+        own = own_texts(owners, len(images)) if batch.own is None else batch.own
+        hinges = self.options.loss == "hinges"
+        return (self._hinges if hinges else self._info_nce)(images, texts, owners, own)
+
+    def _info_nce(self, images: Tensor, texts: TextParts, owners: Tensor, own: Tensor) -> Loss:
+        """Return the InfoNCE loss.
+
+        The negatives of a text are up to `negatives` random images of the batch; those of an image
+        are the texts that have it as a negative. images (B, C), texts: the parts of B images and N
+        texts. owners (N,): index of each text's image. own (B, N): mask of own texts.
+        """
+        negative, count = choose_negatives(own, self.options.most_negatives), len(owners)
+        scores = self._score_batch(images, texts, negative, owners)
+        return Loss(info_nce(scores / self.options.temperature, owners, ~negative) / count, count)
+
+    def _hinges(self, images: Tensor, texts: TextParts, owners: Tensor, own: Tensor) -> Loss:
+        """Return the mean hinge loss of pairs and negatives; parameters as in `_info_nce`.
+
+        The images of the texts, in their order, are shifted by up to `negatives` different random
+        distances: text n with the image of text m is a negative for both.
+        """
+        count = len(owners)
+        shifts = torch.randperm(count - 1)[: self.options.most_negatives] + 1
         shifts = torch.cat([shifts.new_zeros(1), shifts]).to(images.device)
         right = torch.arange(count, device=images.device)
         others = (right + shifts[:, None]) % count  # (1 + K, N): the m of each n
-        rows = batch.image_of_text[others]
+        rows = owners[others]
         scores = self.merge(images[rows], texts)  # (1 + K, N); the first row is of the right pairs
-        own = own_texts(batch.image_of_text, len(images)) if batch.own is None else batch.own
         value = shifted_hinges(scores, others[1:], own[rows, right][1:], self.options.margin)
         return Loss(value, count, {RELATIVE: value.detach() / self.options.margin})
 
     forward = loss
+
+    def _score_batch(
+        self, images: Tensor, texts: TextParts, negative: Tensor, owners: Tensor
+    ) -> Tensor:
+        """Return scores (B, N), those of negative pairs and of each text with its own image.
+
+        negative (B, N): True for negative pairs. Other pairs have any finite score. Other
+        parameters are as in `_info_nce`.
+        """
+        needed = negative.scatter(0, owners[None], True)
+        if needed.float().mean() > DENSE:
+            few = torch.split(images[:, None], max(1, CHUNK // len(owners)))
+            return torch.cat([self.merge(rows, texts) for rows in few])
+        pairs = needed.nonzero()
+        found = [
+            self.merge(images[image], TextParts(texts.sums[text], texts.gates[text]))
+            for image, text in (chunk.T for chunk in torch.split(pairs, CHUNK))
+        ]
+        scores = images.new_zeros(needed.shape, dtype=torch.float32)
+        return scores.index_put((pairs[:, 0], pairs[:, 1]), torch.cat(found))
 
     def score_pairs(
         self,

@@ -157,6 +157,9 @@ class SpatialOptions(Options):
 
 
 LEVELS = ("word", "phrase", "long-phrase", "sentence")
+MCNN_LOSSES = ("infonce", "hinges")
+# Of a text in a batch: fewer at the levels at which a pair costs more; None: all.
+NEGATIVES = {"word": 16, "phrase": 16, "long-phrase": 48, "sentence": None}
 
 
 @dataclass(frozen=True)
@@ -170,17 +173,28 @@ class McnnOptions(Options):
         choices=LEVELS,
     )
     word_size: int = option(100, "size of word embeddings")
+    scale_inputs: bool = option(
+        False,
+        "multiply the words' inputs by the square root of the size of word embeddings, so that "
+        "embeddings are trained faster",
+    )
     image_dimensions: int = option(256, "number of dimensions of the image vector")
     maps: int = option(200, "number of feature maps of each convolution")
     hidden_size: int = option(400, "size of the hidden layer")
     image_grid: int = option(
         1, "number of rows and columns of the grid in whose cells features are averaged"
     )
-    margin: float = option(0.5, "margin between the scores of positive and negative pairs")
-    negatives: int = option(
-        20, "maximum number of negative images of a text, and of negative texts of its image"
+    loss: str = option(
+        "infonce", "infonce, or hinges (the paper's margin loss)", choices=MCNN_LOSSES
     )
-    dropout: float = option(0.2, "dropout rate of the inputs of all layers")
+    temperature: float = option(0.2, "infonce: temperature, by which scores are divided")
+    margin: float = option(0.5, "hinges: margin between the scores of positive and negative pairs")
+    negatives: int | None = option(
+        None,
+        "maximum number of negative images of a text in a batch [16 at the levels word and "
+        "phrase, 48 at long-phrase, all at sentence]",
+    )
+    dropout: float = option(0.2, "dropout rate of the inputs of all layers; infonce: but the last")
     word_dropout: float = option(
         0.1, "mean fraction of words dropped from a text in training, at most 0.5"
     )
@@ -188,8 +202,16 @@ class McnnOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = ("word_size", "image_dimensions", "maps", "hidden_size", "image_grid")
-        check_at_least(self, 1, *sizes, "negatives")
+        check_at_least(self, 1, *sizes)
         check_at_least(self, 0, "margin")
+        check_at_least(self, 0.001, "temperature")
+        if self.negatives is not None:
+            check_at_least(self, 1, "negatives")
         check_share(self, "dropout")
         if not 0 <= self.word_dropout <= 0.5:
             raise InputError(f"word_dropout must be from 0 to 0.5, got {self.word_dropout}")
+
+    @property
+    def most_negatives(self) -> int | None:
+        """The maximum number of negative images of a text in a batch; None if all are negatives."""
+        return NEGATIVES[self.level] if self.negatives is None else self.negatives

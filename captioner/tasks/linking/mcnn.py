@@ -12,6 +12,7 @@ from ...data.dataset import Example
 from ...distributed import say
 from ...models.linking.joint import JointBatch
 from ...models.linking.mcnn import MultimodalCNN
+from ...models.linking.mcnn_start import start_as_similarity
 from ...models.linking.texts import TextReader, load_reader
 from ...models.parameter_count import count_parameters, describe_parameters
 from ...prefetch import load_ahead
@@ -33,7 +34,7 @@ MEASURED = 1024  # training images from which the mean and deviation of image ve
 class McnnJob(LinkingJob):
     """Implements `tasks.task.Job`."""
 
-    advice = "use a lower --learning-rate or a higher --negatives"
+    advice = "use --loss infonce, a lower --learning-rate or a higher --negatives"
     unspaced_advice = "separate the words with spaces"
 
     def __init__(self, inputs: JobInputs) -> None:
@@ -62,7 +63,7 @@ class McnnJob(LinkingJob):
         )
         self.open(model.to(inputs.device), reader, None)
         if not start and encoder.pretrained:  # at first, images look alike to an untrained encoder
-            model.start_as_similarity()
+            start_as_similarity(model)
             model.eval().measure_images(self._sample_features())
         self._ranked = evenly_spaced(len(inputs.data.split("val")), options.val_images)
         self.setting = f"val split, all pairs of {len(self._ranked)} images and their captions"

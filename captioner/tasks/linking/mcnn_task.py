@@ -24,6 +24,10 @@ def mcnn_options(groups: OptionGroups) -> tuple[McnnOptions, McnnTaskOptions]:
 
 def _idle(groups: OptionGroups) -> dict[str, str]:
     idle = dict.fromkeys(MCNN.hidden, "has no effect with --system mcnn")
+    if mcnn_options(groups)[0].loss == "infonce":
+        idle["margin"] = "needs --loss hinges"
+    else:
+        idle["temperature"] = "needs --loss infonce"
     if groups.run.start_from is not None:
         given = "cannot be combined with --start-from, which provides the words and their vectors"
         idle |= dict.fromkeys(("text_min_count", "max_words", "word_vectors"), given)
@@ -55,15 +59,24 @@ MCNN: Task = Task(
     title="matching of images and texts by a multimodal CNN",
     model_options=McnnOptions,
     options=McnnTaskOptions,
-    architecture=("level", "word_size", "image_dimensions", "maps", "hidden_size", "image_grid"),
+    architecture=(
+        *("level", "word_size", "scale_inputs", "image_dimensions", "maps", "hidden_size"),
+        "image_grid",
+    ),
     scores=SCORES,
     unit="texts",
     model_name=lambda groups: f"mcnn-{mcnn_options(groups)[0].level}",
-    defaults={"batch_size": 128, "epochs": 10, "learning_rate": 1e-3, "average": 0.99},
+    defaults={
+        **{"batch_size": 128, "epochs": 8, "learning_rate": 3e-3},
+        **{"average": 0.98, "weight_decay": 0.1},
+        **{"scale_inputs": True, "image_dimensions": 512},
+    },
     small_cnn_defaults={
         **{"batch_size": 64, "encoder_learning_rate": 3e-3, "image_grid": 4},
         **{"word_vectors": RANDOM, "word_size": 32, "image_dimensions": 128, "maps": 64},
-        **{"hidden_size": 128, "dropout": 0.1},
+        **{"hidden_size": 128, "dropout": 0.1, "scale_inputs": False},
+        **{"loss": "hinges", "negatives": 20, "epochs": 10, "learning_rate": 1e-3},
+        **{"average": 0.99, "weight_decay": 0.01},
     },
     hidden=NO_SAMPLES,
     idle_options=_idle,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from captioner.models.linking.contrastive import (
+    choose_negatives,
     hardest_hinges,
     info_nce,
     relative_loss,
@@ -87,3 +88,17 @@ def test_the_relative_loss_is_1_for_equal_scores(hinges, pairs):
     assert relative_loss(loss, equal, loss(equal)).item() == pytest.approx(1)
     expected = loss(others).item() / (pairs * 12 * 0.2)
     assert relative_loss(loss, others, loss(others)).item() == pytest.approx(expected)
+
+
+def test_negatives_are_drawn_evenly_among_those_of_each_text():
+    """Image 1 has no own text; text 3 is also equal to a text of images 0 and 1."""
+    own = torch.arange(4)[:, None] == IMAGE_OF_TEXT
+    own[:2, 3] = True
+    assert choose_negatives(own, None).equal(~own)
+    assert choose_negatives(own, 4).equal(~own)
+    torch.manual_seed(5)
+    drawn = torch.stack([choose_negatives(own, 2) for _ in range(600)])
+    assert not (drawn & own).any()
+    assert (drawn.sum(1) == torch.minimum((~own).sum(0), torch.tensor(2))).all()
+    expected = (~own) * (2 / (~own).sum(0)).clamp_max(1)
+    torch.testing.assert_close(drawn.float().mean(0), expected, atol=0.08, rtol=0)

@@ -8,11 +8,12 @@ from torch import nn
 
 from captioner.errors import InputError
 from captioner.models.linking import mcnn
-from captioner.models.linking.contrastive import RELATIVE
+from captioner.models.linking.contrastive import RELATIVE, info_nce
 from captioner.models.linking.joint import JointBatch
 from captioner.models.linking.linear import image_vectors
 from captioner.models.linking.mcnn import MultimodalCNN
-from captioner.models.linking.options import LEVELS, McnnOptions
+from captioner.models.linking.mcnn_start import START, start_as_similarity
+from captioner.models.linking.options import LEVELS, MCNN_LOSSES, McnnOptions
 from captioner.models.linking.texts import Texts
 
 SIZES = {"word_size": 5, "image_dimensions": 4, "maps": 6, "hidden_size": 7}
@@ -146,9 +147,24 @@ def test_progress_is_shown_on_request(capsys, monkeypatch):
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("equal", [False, True])
+def test_the_default_loss_is_info_nce_of_all_scores(level, equal):
+    model = tiny_model(level, negatives=100, temperature=0.3).eval()
+    own = torch.arange(5)[:, None] == IMAGE_OF_TEXT
+    if equal:  # text 8 is equal to a caption of image 1
+        own[1, 8] = True
+    batch = tiny_batch(own=own) if equal else tiny_batch()
+    found = model.loss(batch)
+    scores = model.score_matrix(model.image_parts(batch.images), batch.texts)
+    expected = info_nce(scores / 0.3, IMAGE_OF_TEXT, own) / 9
+    torch.testing.assert_close(found.value, expected, atol=1e-5, rtol=0)
+    assert (found.count, found.parts) == (9, {})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("equal", [False, True])
 def test_the_loss_is_the_mean_hinge_of_both_sides(level, equal):
     """With all shifts, every text meets the image of every other text once."""
-    model = tiny_model(level, negatives=100, margin=0.7).eval()
+    model = tiny_model(level, loss="hinges", negatives=100, margin=0.7).eval()
     own = torch.arange(5)[:, None] == IMAGE_OF_TEXT
     if equal:  # text 8 is equal to a caption of image 1
         own[1, 8] = True
@@ -168,14 +184,58 @@ def test_the_loss_is_the_mean_hinge_of_both_sides(level, equal):
     assert float(found.parts[RELATIVE]) == pytest.approx(expected / 0.7, abs=1e-5)
 
 
-def test_few_negatives_are_drawn_from_the_batch():
+def test_few_negatives_of_hinges_are_drawn_from_the_batch():
     """Their mean over many draws is that over all negatives."""
-    model, batch = tiny_model("sentence", negatives=2).eval(), tiny_batch()
+    model, batch = tiny_model("sentence", loss="hinges", negatives=2).eval(), tiny_batch()
     torch.manual_seed(4)
     found = torch.stack([model.loss(batch).value.detach() for _ in range(300)])
-    everything = tiny_model("sentence", negatives=100).eval().loss(batch).value.detach()
+    everything = (
+        tiny_model("sentence", loss="hinges", negatives=100).eval().loss(batch).value.detach()
+    )
     assert found.std() > 0
     assert float(found.mean()) == pytest.approx(float(everything), rel=0.05)
+
+
+def test_pairs_scored_one_by_one_give_the_same_loss_and_gradient(monkeypatch):
+    """With 4 negatives of 4, all pairs are needed; they are gathered instead of broadcast."""
+    model, batch = tiny_model("phrase", negatives=4), tiny_batch()
+    found = []
+    for dense in (0.5, 1.0):
+        monkeypatch.setattr(mcnn, "DENSE", dense)
+        monkeypatch.setattr(mcnn, "CHUNK", 7)
+        model.zero_grad()
+        value = model.loss(batch).value
+        value.backward()
+        found.append([value.detach(), *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(*found, atol=1e-5, rtol=0)
+
+
+def test_few_negatives_are_drawn_from_the_batch(monkeypatch):
+    """Only these pairs are scored, besides those of texts and their images."""
+    model, batch, scored = tiny_model("sentence", negatives=2).eval(), tiny_batch(), []
+    merge = model.merge
+    monkeypatch.setattr(model, "merge", lambda *parts: scored.append(merge(*parts)) or scored[-1])
+    monkeypatch.setattr(mcnn, "DENSE", 0.7)
+    torch.manual_seed(4)
+    losses = torch.stack([model.loss(batch).value.detach() for _ in range(20)])
+    assert losses.std() > 0
+    assert [len(scores) for scores in scored] == [9 * 3] * 20
+
+
+@pytest.mark.parametrize(
+    ("level", "given", "most"),
+    [("sentence", None, None), ("word", None, 16), ("sentence", 3, 3), ("word", 40, 40)],
+)
+def test_only_the_sentence_level_compares_all_pairs_by_default(level, given, most):
+    assert McnnOptions(level=level, negatives=given).most_negatives == most
+
+
+def test_scaled_inputs_start_as_unscaled_ones():
+    """Embeddings start smaller and are multiplied by the same factor."""
+    plain, scaled = (tiny_model(scale_inputs=scaled).eval() for scaled in (False, True))
+    torch.testing.assert_close(scaled.words.weight * 5**0.5, plain.words.weight)
+    found, expected = (model.text_parts(tiny_texts()).sums for model in (scaled, plain))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -194,7 +254,8 @@ def test_training_ranks_every_text_first(level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_all_trained_parameters_get_a_finite_gradient(level):
+@pytest.mark.parametrize("loss", MCNN_LOSSES)
+def test_all_trained_parameters_get_a_finite_gradient(level, loss):
     """DistributedDataParallel fails at the second step otherwise; one text has no negatives."""
     for few in (
         tiny_batch(),
@@ -202,7 +263,7 @@ def test_all_trained_parameters_get_a_finite_gradient(level):
             tiny_images()[:1], True, tiny_texts().take(torch.tensor([3])), torch.tensor([0])
         ),
     ):
-        model = tiny_model(level, dropout=0.2, word_dropout=0.3)
+        model = tiny_model(level, loss=loss, dropout=0.2, word_dropout=0.3)
         model(few).value.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -244,10 +305,10 @@ def test_a_model_starts_as_a_similarity():
     """|a + b| - |a - b| of the inputs of text and image, summed, at the level of sentences."""
     options = McnnOptions(hidden_size=11, **{k: v for k, v in SIZES.items() if k != "hidden_size"})
     model = MultimodalCNN(8, 30, options, nn.Identity()).eval()
-    model.start_as_similarity()
+    start_as_similarity(model)
     images, texts = model.image_parts(tiny_images()), model.text_parts(tiny_texts())
     b, a = images[:, None, :8:4], texts.sums[:, 0, :8:4]
-    expected = ((a + b).abs() - (a - b).abs()).sum(-1) * mcnn.START / 11**0.5
+    expected = ((a + b).abs() - (a - b).abs()).sum(-1) * START / 11**0.5
     torch.testing.assert_close(model.merge(images[:, None], texts), expected)
 
 
@@ -258,7 +319,7 @@ def test_the_layers_above_pass_on_the_similarity(level):
     torch.manual_seed(0)
     options = McnnOptions(level=level, word_size=16, image_dimensions=48, maps=64, hidden_size=64)
     model = MultimodalCNN(8, 200, options, nn.Identity()).eval()
-    model.start_as_similarity()
+    start_as_similarity(model)
     tokens = torch.randint(1, 200, (100, 3))
     units, gates = model.words(tokens), tokens != 0
     for number in range(model.merging):
@@ -270,6 +331,26 @@ def test_the_layers_above_pass_on_the_similarity(level):
     scores = model.merge(parts[:, None], model.text_parts(Texts(tokens)))
     own = scores.diagonal()[:, None]
     assert (own >= scores).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("level", LEVELS[1:])
+@torch.no_grad()
+def test_a_text_starts_as_its_words(level):
+    """Two texts of the same words in another order differ less than texts of other words."""
+    torch.manual_seed(0)
+    options = McnnOptions(level=level, word_size=16, image_dimensions=48, maps=64, hidden_size=64)
+    model = MultimodalCNN(8, 200, options, nn.Identity()).eval()
+
+    def other_words_over_other_order():
+        tokens = torch.randint(1, 200, (100, 9))
+        turned, changed = tokens.flip(1), torch.randint(1, 200, (100, 9))
+        parts = [model.text_parts(Texts(each)).sums.amax(1) for each in (tokens, turned, changed)]
+        order, words = ((parts[0] - other).square().mean() for other in parts[1:])
+        return float(words / order)
+
+    before = other_words_over_other_order()
+    start_as_similarity(model)
+    assert other_words_over_other_order() > max(1.5, 1.3 * before)
 
 
 def test_there_are_no_embeddings():
@@ -290,6 +371,8 @@ def test_there_are_no_embeddings():
         ({"maps": 0}, "^maps must be at least 1, got 0"),
         ({"negatives": 0}, "^negatives must be at least 1, got 0"),
         ({"margin": -1.0}, "^margin must be at least 0, got -1"),
+        ({"temperature": 0.0}, "^temperature must be at least 0.001, got 0"),
+        ({"loss": "hinge"}, "^loss must be one of infonce, hinges, got 'hinge'"),
         ({"dropout": 1.0}, "^dropout must be at least 0 and below 1, got 1"),
         ({"word_dropout": 0.6}, "^word_dropout must be from 0 to 0.5, got 0.6"),
     ],

@@ -300,6 +300,8 @@ def test_a_run_starts_from_another(runs, colours):
         ({"word_vectors": "gone.txt"}, "^word vectors gone.txt do not exist; check the path"),
         ({"val_images": 0}, "^val_images must be at least 1, got 0"),
         ({"samples": 2}, "^--samples has no effect with --system mcnn"),
+        ({"margin": 0.3, "loss": "infonce"}, "^--margin needs --loss hinges"),
+        ({"temperature": 0.3}, "^--temperature needs --loss infonce"),
         (
             {"start_from": "run"},
             "^--text-min-count cannot be combined with --start-from",
