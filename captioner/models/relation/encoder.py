@@ -40,24 +40,26 @@ class EmbeddedImages(NamedTuple):
 class ReadSentences(NamedTuple):
     """K sentences: LSTM states, and vectors that are compared with images.
 
-    states (K, S): after the last word of each sentence. embeddings (K, T, W): those of words, 0 for
-    padding. words (K, T, S): vectors of words in their context, 0 for padding. vectors (K, S): sums
-    of the word vectors, scaled like an image embedding. lengths (K,): numbers of words.
+    states (K, S): after the last word of each sentence. words (K, T, S): vectors of words in their
+    context, 0 for padding. vectors (K, S): sums of the word vectors, scaled like an image
+    embedding. lengths (K,): numbers of words.
     """
 
     states: Tensor
-    embeddings: Tensor
     words: Tensor
     vectors: Tensor
     lengths: Tensor
 
 
 class JoinedArticles(NamedTuple):
-    """N texts with their N images: article embeddings (N, A), images, and the K sentences."""
+    """N texts with their images: article embeddings (N, A), and matches (K, M) of each sentence.
+
+    Matches are products of a sentence with its image and with the other sentences of its text; M is
+    0 without support groups.
+    """
 
     embeddings: Tensor
-    images: EmbeddedImages
-    read: ReadSentences
+    matches: Tensor
 
 
 class ArticleEncoder(nn.Module):
@@ -128,7 +130,7 @@ class ArticleEncoder(nn.Module):
         matched = self.matching(torch.cat([words, contexts], -1)[is_word])  # (words, S)
         vectors = matched.new_zeros(*tokens.shape, size, dtype=torch.float32)
         vectors[is_word] = self.matching_norm(matched.float())
-        return ReadSentences(states, words, vectors, unit_scale(vectors.sum(1)), lengths)
+        return ReadSentences(states, vectors, unit_scale(vectors.sum(1)), lengths)
 
     def forward(self, images: EmbeddedImages, articles: Articles) -> JoinedArticles:
         """Encode N texts and their images, one for each text."""
@@ -142,16 +144,18 @@ class ArticleEncoder(nn.Module):
 
         read: the result of `read_sentences` for `articles.tokens`.
         """
-        owner, rows = articles.text_of_sentence, read.states
+        owner = articles.text_of_sentence
+        matches, rows = read.vectors.new_zeros(len(owner), 0), read.states
         if self.match_size:
-            rows = rows + self.matches(self.match(images, read, articles))
+            matches = self.match(images, read, articles)
+            rows = rows + self.matches(matches)
         longest = int(articles.counts.max())
         steps = rows.new_zeros(len(articles), 1 + longest, rows.shape[1])
         steps[:, 0] = images.embeddings
         steps[owner, 1 + articles.position] = rows
         _, states = run_lstm(self.text, steps, 1 + articles.counts)
         joined = self.article(torch.cat([states, images.embeddings], -1)).relu()
-        return JoinedArticles(joined, images, read)
+        return JoinedArticles(joined, matches)
 
     def match(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
         """Return how each sentence matches its image and the other sentences, (K, M)."""

@@ -4,7 +4,7 @@ Henning and Ewerth 2017, "Estimating the information gap between textual and vis
 representations". The autoencoder is trained on pairs of an image and a text, the classifier on
 labelled texts and their images, usually starting from a trained autoencoder. Shapes: B images, S
 image side or, for vectors, size of sentences, N texts, K sentences of all texts, A size of
-articles, F facts of a sentence, L levels of a head, H heads, h thumbnail side.
+articles, M matches and F facts of a sentence, L levels of a head, H heads, h thumbnail side.
 """
 
 import math
@@ -21,7 +21,6 @@ from ..losses import Loss
 from .articles import Articles
 from .decoder import ImageDecoder, TextDecoder
 from .encoder import ArticleEncoder, EmbeddedImages, JoinedArticles, ReadSentences
-from .facts import SentenceFacts
 from .options import RelationOptions
 
 MISSING = -1  # index of a label that a text does not have
@@ -93,7 +92,7 @@ class RelationModel(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
         facts = options.head_size if self.articles.match_size else 0
         if facts:
-            self.facts = SentenceFacts(options)
+            self.facts = nn.Linear(self.articles.match_size, facts)
         self.hidden = nn.Linear(options.article_size + 3 * facts, options.head_size)
         self.heads = nn.ModuleList(
             nn.Linear(options.head_size, len(head.levels)) for head in options.parsed_heads
@@ -138,13 +137,13 @@ class RelationModel(nn.Module):
         """Return the logits (N, L) of each head.
 
         The hidden layer reads the article embedding and the facts: F numbers in [0, 1] for each
-        sentence, of which it gets the mean, the minimum and the maximum over the text. So a text
-        with one false sentence differs from a true one even if the LSTM over sentences has not
-        learned to count.
+        sentence, computed from its matches alone, of which it gets the mean, the minimum and the
+        maximum over the text. So a text with one false sentence differs from a true one even if the
+        LSTM over sentences has not learned to count.
         """
         dropped = F.dropout(joined.embeddings, self.options.dropout, self.training)
         if self.articles.match_size:
-            facts = self.facts(joined.images, joined.read, articles)
+            facts = self.facts(joined.matches).float().sigmoid()
             dropped = torch.cat([dropped, *over_sentences(facts, articles)], -1)
         hidden = F.dropout(self.hidden(dropped).relu(), HEAD_DROPOUT, self.training)
         return [head(hidden).float() for head in self.heads]

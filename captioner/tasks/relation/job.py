@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ... import distributed
 from ...checkpoints.checkpoint import Checkpoint, load_checkpoint_weights
-from ...checkpoints.relation import RELATION, load_reader
+from ...checkpoints.relation import load_reader
 from ...data.dataset import Example
 from ...data.relations import describe_labels, with_relations
 from ...data.thumbnails import load_thumbnails
@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...models.losses import Loss
 from ...models.parameter_count import count_parameters, describe_parameters
 from ...models.relation.articles import ArticleReader
-from ...models.relation.model import CLASSIFIER, RelationBatch, RelationModel
+from ...models.relation.model import RelationBatch, RelationModel
 from ...prefetch import load_ahead
 from ...relation import RelationClassifier, group_rows
 from ...text.sentences import split_sentences
@@ -80,8 +80,7 @@ class RelationJob:
         size = len(reader.vocabulary)
         model = RelationModel(encoder.channels, size, self._model_options, encoder)
         if start:
-            own = () if self.is_autoencoder else _own_parts(start, model)
-            load_checkpoint_weights(model, _with_own_parts(start, model, own))
+            load_checkpoint_weights(model, _with_own_heads(start, model))
         else:
             fill_embedding(model, reader.vocabulary, _sentences(self.data.split("train")))
         # More training would fit them to the captions of training images, not to those of others.
@@ -233,24 +232,12 @@ class RelationJob:
         return [shlex.join(evaluate), shlex.join([*relate, "--checkpoint", run])]
 
 
-def _own_parts(start: Checkpoint, model: RelationModel) -> tuple[str, ...]:
-    """Return the parts of a classifier that do not start from the weights of the checkpoint.
-
-    An autoencoder has not trained those of a classifier, and a classifier may have other heads.
-    """
-    if start.config[RELATION].get("recipe") == AUTOENCODER:
-        return CLASSIFIER
-    return () if start.config["model"].get("heads") == model.options.heads else ("heads",)
-
-
-def _with_own_parts(start: Checkpoint, model: RelationModel, parts: Sequence[str]) -> Checkpoint:
-    """Return the checkpoint with the new model's weights of these parts."""
-
-    def is_own(name: str) -> bool:
-        return name.partition(".")[0] in parts
-
-    own = {name: value for name, value in model.state_dict().items() if is_own(name)}
-    kept = {name: value for name, value in start.weights.items() if not is_own(name)}
+def _with_own_heads(start: Checkpoint, model: RelationModel) -> Checkpoint:
+    """Return the checkpoint; if it was trained for other heads, with those of the new model."""
+    if start.config["model"].get("heads") == model.options.heads:
+        return start
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("heads.")}
+    kept = {name: value for name, value in start.weights.items() if not name.startswith("heads.")}
     return Checkpoint(start.path, start.config, kept | own)
 
 

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captioner.errors import InputError
 from captioner.models.relation.articles import Articles, pad_tokens
-from captioner.models.relation.encoder import best_cells, unit_scale
+from captioner.models.relation.encoder import JoinedArticles, best_cells, unit_scale
 from captioner.models.relation.model import (
     MISSING,
     RelationBatch,
@@ -177,6 +177,7 @@ def test_without_support_groups_the_network_is_that_of_the_paper():
         articles = articles_of(text)
         joined = encoder(model.embed_images(features, are_features=True), articles)
         logits = model.classify(joined, articles)
+    assert joined.matches.shape == (2, 0)
     for head, found in zip(model.heads, logits, strict=True):
         assert torch.allclose(found, head(model.hidden(expected).relu()), atol=1e-6)
 
@@ -294,14 +295,15 @@ def labelled_batch(labels, count=4):
 
 def test_the_classifier_reads_mean_minimum_and_maximum_of_the_facts_of_sentences():
     model, articles = build(), articles_of([[4, 5], [6], [7, 8]], [[9]])
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.rand(2, SIZES["article_size"], generator=generator)
+    matches = torch.randn(4, model.articles.match_size, generator=generator)
     with torch.no_grad():
-        images = model.embed_images(pooled(2), are_features=True)
-        joined = model.articles(images, articles)
-        found = model.classify(joined, articles)
-        facts = model.facts(joined.images, joined.read, articles)
-        for row, own in enumerate((facts[:3], facts[3:])):
-            pooled_facts = [own.mean(0), own.amin(0), own.amax(0)]
-            hidden = model.hidden(torch.cat([joined.embeddings[row], *pooled_facts])).relu()
+        found = model.classify(JoinedArticles(embeddings, matches), articles)
+        for row, own in enumerate((matches[:3], matches[3:])):
+            facts = model.facts(own).sigmoid()
+            pooled_facts = [facts.mean(0), facts.amin(0), facts.amax(0)]
+            hidden = model.hidden(torch.cat([embeddings[row], *pooled_facts])).relu()
             for head, logits in zip(model.heads, found, strict=True):
                 assert torch.allclose(logits[row], head(hidden), atol=1e-6)
 
