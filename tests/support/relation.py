@@ -21,7 +21,7 @@ PLAIN = (
 ).split()
 PLAIN += ["--heads", HEADS]
 CLASSIFIER = "--epochs 12 --patience 12 --learning-rate 0.01 --encoder-learning-rate 0.005".split()
-AUTOENCODER = "--recipe autoencoder --epochs 4 --learning-rate 0.01 --heatmaps 2".split()
+AUTOENCODER = "--recipe autoencoder --epochs 6 --learning-rate 0.01 --heatmaps 2".split()
 
 
 def texts(colour: str, rng: random.Random) -> list[dict]:

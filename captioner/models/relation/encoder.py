@@ -73,6 +73,9 @@ class ArticleEncoder(nn.Module):
         self.words = nn.Embedding(vocabulary_size, word, padding_idx=PAD)
         with torch.no_grad():
             self.words.weight.div_(word**0.5)
+        if options.image_hidden:
+            self.image_hidden = nn.Linear(channels, options.image_hidden)
+            channels = options.image_hidden
         self.image = nn.Linear(channels, size, bias=False)
         # Without it, what all images or all words have in common would dominate their products.
         self.image_norm = nn.BatchNorm1d(size, affine=False)
@@ -101,9 +104,10 @@ class ArticleEncoder(nn.Module):
         if self.options.image_scaling == "sqrt":
             # Only for frozen encoders: the gradient of the square root near 0 is too large.
             cells = F.normalize(cells.sign() * cells.abs().sqrt(), dim=-1)
-        embedded = self.image(
-            F.dropout(cells, self.options.image_dropout, self.training)
-        )  # (B, P, S)
+        cells = F.dropout(cells, self.options.image_dropout, self.training)
+        if self.options.image_hidden:
+            cells = self.image_hidden(cells).relu()
+        embedded = self.image(cells)  # (B, P, S)
         embedded = self.image_norm(embedded.flatten(0, 1).float()).view(embedded.shape)
         embeddings = unit_scale(embedded.mean(1))
         # Scaled one by one, cells that show only the background would match words at random.

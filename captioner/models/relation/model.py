@@ -121,7 +121,8 @@ class RelationModel(nn.Module):
                 part.requires_grad_(autoencoder == (name in DECODERS))
         articles, aligned = self.articles, autoencoder and self.options.alignment > 0
         self.log_scale.requires_grad_(aligned)
-        for layer in (articles.words, articles.sentence, articles.image):
+        images = [layer for name, layer in articles.named_children() if name.startswith("image")]
+        for layer in (articles.words, articles.sentence, *images):
             layer.requires_grad_(vectors)
         articles.matching.requires_grad_(vectors and (aligned or articles.match_size > 0))
 

@@ -83,6 +83,9 @@ class RelationOptions(Options):
         "number of rows and columns of the grid in whose cells features are averaged; each word "
         "uses the best cell",
     )
+    image_hidden: int = option(
+        0, "size of a hidden layer between features and image embeddings; 0: no hidden layer"
+    )
     thumbnail_size: int = option(32, "side length of the decoded image in pixels, a multiple of 4")
     alignment: float = option(
         1.0, "autoencoder: weight of the contrastive loss of sentences and images; 0: none"
@@ -97,7 +100,7 @@ class RelationOptions(Options):
         super().__post_init__()
         sizes = ("word_size", "sentence_size", "article_size", "head_size")
         check_at_least(self, 1, *sizes, "image_grid")
-        check_at_least(self, 0, "alignment", "support_groups")
+        check_at_least(self, 0, "alignment", "support_groups", "image_hidden")
         check_share(self, "dropout", "image_dropout")
         if self.support_groups and self.sentence_size % self.support_groups:
             raise InputError(

@@ -225,9 +225,9 @@ def _load(checkpoint: Checkpoint, device: str | None) -> Model:
 def _untrained(classifier: RelationClassifier) -> RelationClassifier:
     """Return a copy with random weights, but the same image encoder and training statistics."""
     model = classifier.model
-    fresh = RelationModel(
-        model.articles.image.in_features, model.vocabulary_size, model.options, model.encoder
-    )
+    assert model.encoder is not None
+    size, encoder = model.vocabulary_size, model.encoder
+    fresh = RelationModel(encoder.channels, size, model.options, encoder)
     kept = {
         name: value
         for name, value in model.state_dict().items()

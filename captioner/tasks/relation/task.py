@@ -81,7 +81,7 @@ RELATION = Task(
     options=RelationTaskOptions,
     architecture=(
         *("word_size", "sentence_size", "article_size", "head_size"),
-        *("support_groups", "thumbnail_size"),
+        *("support_groups", "image_hidden", "thumbnail_size"),
     ),
     scores=(ACCURACY, MACRO_F1, RECONSTRUCTION),
     unit="texts",
@@ -91,8 +91,8 @@ RELATION = Task(
         **{"average": 0.99, "weight_decay": 0.1, "texts_per_image": 6},
     },
     small_cnn_defaults={
-        **{"encoder_learning_rate": 3e-3, "epochs": 8, "weight_decay": 0.01},
-        **{"image_grid": 8, "image_scaling": "none", "texts_per_image": 11},
+        **{"encoder_learning_rate": 3e-3, "weight_decay": 0.01, "texts_per_image": 11},
+        **{"image_grid": 8, "image_scaling": "none", "image_hidden": 128},
         **{"dropout": 0.1, "image_dropout": 0.0},
         **{"word_size": 32, "sentence_size": 64, "article_size": 128, "support_groups": 8},
     },

@@ -110,6 +110,18 @@ def test_an_embedding_is_that_of_the_equations():
     assert torch.allclose(embed(model, features, text), expected, atol=1e-6)
 
 
+def test_cells_can_pass_a_hidden_layer():
+    model = build(image_hidden=7, image_grid=2, image_scaling="none")
+    encoder, maps = model.articles, torch.rand(3, 5, 2, 2)
+    found = model.embed_images(maps, are_features=True)
+    for image, cells, embedding in zip(maps, found.cells, found.embeddings, strict=True):
+        hidden = encoder.image_hidden(image.flatten(1).T).clamp_min(0)
+        embedded = encoder.image_norm(encoder.image(hidden))
+        assert torch.allclose(cells, embedded, atol=1e-6)
+        assert torch.allclose(embedding, unit_scale(embedded.mean(0)), atol=1e-6)
+    assert not hasattr(build().articles, "image_hidden")
+
+
 def test_words_take_the_best_cell_of_maps():
     model = build(image_grid=2)
     maps = torch.rand(1, 5, 2, 2)
@@ -349,8 +361,9 @@ def test_all_parts_that_are_trained_get_a_gradient(autoencoder, paper):
     assert parts == {"articles", *expected}
 
 
-def test_vectors_can_be_kept():
-    model = build()
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_vectors_can_be_kept(hidden):
+    model = build(image_hidden=hidden)
     model.train_parts(autoencoder=False, vectors=False)
     batch = labelled_batch([[0, 1], [1, 2], [2, 3], [3, 4]])
     model.loss(batch).value.backward()
@@ -403,6 +416,7 @@ def test_a_third_head_is_one_more_word():
         ({"support_groups": 5}, "support_groups must divide sentence_size 256, got 5"),
         ({"thumbnail_size": 30}, "thumbnail_size must be a multiple of 4 above 0, got 30"),
         ({"thumbnail_size": 0}, "thumbnail_size must be a multiple of 4 above 0, got 0"),
+        ({"image_hidden": -1}, "image_hidden must be at least 0, got -1"),
         ({"alignment": -1.0}, "alignment must be at least 0, got -1.0"),
         ({"alignment": math.nan}, "alignment must be finite and at least 0, got nan"),
         ({"loss": "l1"}, "loss must be one of cross-entropy, ordinal, got 'l1'"),
