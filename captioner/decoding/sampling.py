@@ -156,7 +156,7 @@ def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
     the cumulative sum of a block takes far less time than that of the vocabulary.
     """
     padding = -probabilities.shape[1] % BLOCK
-    blocks = F.pad(probabilities, (0, padding)).unflatten(1, (-1, BLOCK))
+    blocks = torch.unflatten(F.pad(probabilities, (0, padding)), 1, (-1, BLOCK))
     totals = blocks.sum(2, dtype=torch.double)  # (R, V / BLOCK)
     ends = totals.cumsum(1)
     target = uniform[:, None] * ends[:, -1:]
