@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from operator import attrgetter
+from string import ascii_lowercase
 from typing import NoReturn, TypeAlias
 
 from ..errors import InputError
@@ -73,6 +74,8 @@ _WORD = re.compile(
 )
 
 _HASHTAG = re.compile(r"#(?=[^\W\d])")
+_SIMPLE = re.compile(r"[A-Za-z ,]*")
+_WITH_STOP = frozenset({*ABBREVIATIONS.split("|"), *ascii_lowercase})  # "etc." and "u." are words
 
 
 def split_words(sentence: str) -> list[str]:
@@ -82,8 +85,29 @@ def split_words(sentence: str) -> list[str]:
     drops the punctuation that coco-caption drops. Line breaks, control characters and
     characters outside the Basic Multilingual Plane (emoji) count as spaces.
     """
+    words = _split_simple(sentence)
+    return _split_any(sentence) if words is None else words
+
+
+def _split_any(sentence: str) -> list[str]:
+    """Return what `split_words` returns."""
     plain = re.sub(r"[^ -~]", _replacement, unicodedata.normalize("NFC", sentence)).lower()
     return [word for piece in _WORD.findall(plain) for word in _RESPELLED.get(piece, (piece,))]
+
+
+def _split_simple(sentence: str) -> list[str] | None:
+    """Return what `split_words` returns for most captions, in a fifth of the time, or None.
+
+    In sentences of letters, spaces, commas and a final full stop, words are what stands between
+    spaces and commas, unless one of them is special.
+    """
+    text = sentence.removesuffix(".")
+    if not _SIMPLE.fullmatch(text):
+        return None
+    words = text.lower().replace(",", " ").split()
+    if text != sentence and text[-1:].isalpha() and words[-1] in _WITH_STOP:
+        return None
+    return words if _RESPELLED.keys().isdisjoint(words) else None
 
 
 def plain_words(sentence: str) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioner.text import tokenizer
 from captioner.text.tokenizer import join_words, plain_words, split_words
 
 # Sentences and the words that the Java program finds in them.
@@ -149,3 +150,36 @@ def test_joined_words_split_into_the_same_words(sentence: str) -> None:
 )
 def test_hashtags_are_plain_words_for_text_vectors(text, words):
     assert plain_words(text) == words
+
+
+PIECES = (
+    "a",
+    "Dog",
+    "no",
+    "mr",
+    "etc",
+    "u",
+    "cannot",
+    "gonna",
+    "n",
+    " ",
+    " ",
+    ",",
+    ".",
+    "'",
+    "-",
+    "7",
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_simple_sentences_are_split_like_all_others(sentence):
+    assert split_words(sentence) == tokenizer._split_any(sentence)
+
+
+def test_most_captions_are_simple_sentences():
+    for sentence in ("A dog runs .", "Two dogs, one brown, play in the snow.", "the u s"):
+        assert tokenizer._split_simple(sentence) == split_words(sentence)
+    for sentence in ("he has a mr.", "made in the u.", "it cannot", "it's", "3 dogs", "a t-shirt"):
+        assert tokenizer._split_simple(sentence) is None
