@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("maps"),
+        default=Path("label-maps"),
         metavar="DIR",
         help="output directory [%(default)s]",
     )
