@@ -100,7 +100,7 @@ def test_commands_without_flags(photo, capsys):
     ):
         commands.main(words)
         assert line in capsys.readouterr().err
-    for file in ("heat/0.png", "images.index/manifest.json", "maps/0.png", "a.npy"):
+    for file in ("heat/0.png", "images.index/manifest.json", "label-maps/0.png", "a.npy"):
         assert Path(file).is_file(), file
     commands.main(["caption", photo, "--checkpoint", "flickr8k"])
     printed = capsys.readouterr()
