@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT, COMPACT = 6, 7
+# Model options that configs of older versions lack, by task, with the values of those models.
+OLDER_OPTIONS: dict[str, dict[str, Any]] = {
+    "mcnn": {"scale_inputs": False, "loss": "hinges", "temperature": 0.2},
+    "relation": {"image_hidden": 0},
+}
 # Older formats that can be read: {format: {old name of a weight: its name in FORMAT}}.
 RENAMED_WEIGHTS: dict[int, dict[str, str]] = {
     5: {"picture.weight": "image_embedding.weight", "picture.bias": "image_embedding.bias"},
@@ -359,7 +364,19 @@ def inspect(path: Path) -> tuple[Path, dict[str, Any]]:
             raise InputError(
                 f"checkpoint {path} is damaged: {name} {problem} in {MANIFEST}; {ADVICE}"
             )
-    return path, _read_json(path / CONFIG)
+    return path, read_config(path)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read the config of a checkpoint directory, with OLDER_OPTIONS for those that it lacks.
+
+    Raises InputError if it cannot be read.
+    """
+    config = _read_json(directory / CONFIG)
+    older = OLDER_OPTIONS.get(str(config.get("task")))
+    if older and isinstance(config.get("model"), dict):
+        config["model"] = older | config["model"]
+    return config
 
 
 def find(path: Path) -> Path:

@@ -67,7 +67,7 @@ def _generate_steps(
 
     The tokens (R,) were chosen from the scores (R, V); the maps are (R, h, w), or None. Rows that
     have ended produce padding, and are dropped when a check (see `should_sync`) finds that at least
-    half the rows of every image have ended.
+    a quarter of the rows of every image have ended.
     """
     images, per_image = len(features), options.num_captions
     rows = torch.arange(images * per_image, device=features.device)
@@ -163,14 +163,17 @@ def _invert(probabilities: Tensor, uniform: Tensor) -> Tensor:
     block = _first_above(ends, target)
     start = ends.gather(1, block) - totals.gather(1, block)
     inside = blocks.take_along_dim(block[:, :, None], 1)[:, 0].double().cumsum(1)  # (R, BLOCK)
-    return (block * BLOCK + _first_above(inside, target - start))[:, 0]
+    words = block * BLOCK + _first_above(inside, target - start)
+    return words[:, 0].clamp(max=probabilities.shape[1] - 1)
 
 
 def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
     """Return the first index (R, 1) at which cumulative sums (R, n) exceed a target (R, 1).
 
-    A target that rounding has moved out of the range [0, last sum) counts as its nearest end.
+    A target that rounding has moved out of the range [0, last sum) counts as its nearest end. Sums
+    that are NaN, from a model that has diverged, count as the last index, not as one past it.
     """
     last = cumulative[:, -1:]
     inside = target.clamp(min=0).minimum(last * (1 - ROUNDING))
-    return torch.searchsorted(cumulative, inside, right=True)
+    first = torch.searchsorted(cumulative, inside, right=True)
+    return first.clamp(max=cumulative.shape[1] - 1)

@@ -309,6 +309,9 @@ def train_step(
     finite = bool(norm.isfinite())
     if finite:
         optimizer.step()
+        # Fused optimisers do not count their changes, by which `products` notices new weights.
+        for parameter in model.parameters():
+            torch.autograd.graph.increment_version(parameter)
     return Loss(means[0], int(count), dict(zip(parts, means[1:], strict=True))), finite
 
 

@@ -1,6 +1,5 @@
 """The training options of an earlier run, read from the config of its checkpoints."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def inherited_options(path: Path, task: Task) -> dict[str, Any]:
     the run cannot be read or has another task, which training reports when it loads the run.
     """
     try:
-        config = json.loads((checkpoint.find(hub.local(path)) / checkpoint.CONFIG).read_bytes())
+        config = checkpoint.read_config(checkpoint.find(hub.local(path)))
         if config["task"] != task.name:
             return {}
         inherited = {name: config["model"][name] for name in task.architecture}
@@ -73,7 +72,7 @@ def inherited_image_size(weights: Path) -> dict[str, Any]:
     weights: value of --encoder-weights. Returns {} if it is not a run that can be read.
     """
     try:
-        config = json.loads((checkpoint.find(weights) / checkpoint.CONFIG).read_bytes())
+        config = checkpoint.read_config(checkpoint.find(weights))
         return {"image_size": config["transform"]["size"]}
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return {}
@@ -86,7 +85,7 @@ def read_stored_task(path: Path) -> str | None:
     """
     path = path.parent if path.name == checkpoint.CONFIG else path
     try:
-        config = json.loads((checkpoint.find(hub.local(path)) / checkpoint.CONFIG).read_bytes())
+        config = checkpoint.read_config(checkpoint.find(hub.local(path)))
         return str(config["task"])
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return None

@@ -10,6 +10,9 @@ from safetensors.torch import load_file, save_file
 import train
 from captioner import Captioner
 from captioner.checkpoints import checkpoint
+from captioner.checkpoints.runs import open_run, open_source
+from captioner.options import to_dict
+from captioner.training.config import TrainConfig
 from tests.support import tiny
 from tests.support.signing import sign
 
@@ -83,3 +86,34 @@ def test_a_run_of_an_older_format_resumes_with_the_same_weights(
     for one, other in zip(*weights, strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("system", "added"),
+    [
+        ("mcnn", {"scale_inputs": False, "loss": "hinges", "temperature": 0.2}),
+        ("relation", {"image_hidden": 0}),
+    ],
+)
+def test_runs_without_options_of_later_versions_are_continued_and_repeated(system, added, tmp_path):
+    options = {name: value for name, value in added.items() if name != "temperature"}
+    now = TrainConfig.from_options(system, **options)
+    groups = {"encoder": now.encoder, "model": now.model, "training": now.training}
+    config = {"task": system, "format": checkpoint.FORMAT, "transform": {"size": 96}}
+    config |= {name: to_dict(group) for name, group in groups.items()}
+    config |= {"data": {"path": None}, system: to_dict(now.task)}
+    older = {name: value for name, value in config["model"].items() if name not in added}
+    assert len(older) == len(config["model"]) - len(added)
+    last = tmp_path / "run" / "last"
+    last.mkdir(parents=True)
+    (last / "config.json").write_text(json.dumps({**config, "model": older}))
+    save_file({"weight": torch.zeros(1)}, last / "model.safetensors")
+    torch.save({}, last / "training_state.pt")
+    sign(last)
+
+    assert open_run(tmp_path / "run", "last", config) is not None
+    assert TrainConfig.from_file(last).model == now.model
+    next_one = TrainConfig.from_options(system, start_from=str(last))
+    assert next_one.encoder.image_size == 96
+    ours = {**config, "model": to_dict(next_one.model)}
+    assert open_source(last, ours, next_one.system.architecture).config["model"] == config["model"]

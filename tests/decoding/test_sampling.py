@@ -22,3 +22,10 @@ def test_words_invert_the_cumulative_distribution(size):
     likely = (uniform > 0) & (uniform < 1 - 2**-53)  # at the ends, rounding may decide
     assert torch.equal(words[likely], first[likely])
     assert (probabilities.gather(1, words[:, None]) > 0).all()
+
+
+@pytest.mark.parametrize("size", [5, sampling.BLOCK + 1])
+def test_words_of_scores_that_are_not_numbers_are_in_the_vocabulary(size):
+    probabilities = torch.full((3, size), torch.nan)
+    words = sampling._invert(probabilities, torch.tensor([0, 0.5, 1 - 2**-53]).double())
+    assert ((words >= 0) & (words < size)).all()

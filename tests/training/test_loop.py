@@ -17,9 +17,10 @@ from torch import nn
 
 from captioner.errors import InputError, Interrupted
 from captioner.models.losses import Loss
+from captioner.products import decoding_in, product
 from captioner.tasks.options import TrainingOptions
 from captioner.training.logging import TrainingLog
-from captioner.training.loop import fit
+from captioner.training.loop import fit, train_step
 from captioner.training.optimization import parameter_groups
 from tests.support.interrupting import assert_same_rows
 
@@ -477,3 +478,19 @@ def test_resuming_with_another_number_of_processes_is_refused(tmp_path):
     message = "number of processes: it was started with 2, got 1; resume it with 2"
     with pytest.raises(InputError, match=message):
         Fit(tmp_path, resume=state).call()
+
+
+def test_products_of_decoding_have_the_weights_of_the_last_step():
+    """They are sampled from within an epoch, and are kept in bfloat16 until the weights change."""
+    model, rows = Toy(), torch.ones(1, 3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.5, fused=True)
+
+    def decode(weight):
+        with torch.inference_mode(), decoding_in("bfloat16", CPU):
+            return product(rows, weight)
+
+    for _ in range(2):
+        before = decode(model.layer.weight)
+        train_step(model, optimizer, ToyBatch(torch.ones(1, 3), (0,)), OPTIONS, CPU)
+        assert not torch.equal(decode(model.layer.weight), before)
+        assert torch.equal(decode(model.layer.weight), decode(model.layer.weight.detach().clone()))
