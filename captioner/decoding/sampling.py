@@ -90,27 +90,32 @@ def _generate_steps(
             running = int((~ended).view(images, -1).sum(1).max())
             if running == 0:
                 break
-            if 4 * running <= 3 * len(rows) // images:
-                kept = _active_rows(ended.view(images, -1), running)
+            if (count := _row_count(per_image, running)) < len(rows) // images:
+                kept = _active_rows(ended.view(images, -1), count)
                 rows, tokens, ended, words = (x[kept] for x in (rows, tokens, ended, words))
                 state = {name: value[kept] for name, value in state.items()}
 
 
-def _active_rows(ended: Tensor, running: int) -> Tensor:
-    """Return the indices of the rows to keep.
+def _row_count(per_image: int, running: int) -> int:
+    """Return how many rows of each image to keep.
 
-    ended (B, K): whether each of the K active rows of an image has ended. running: largest number
-    of unfinished rows of any image. Every image keeps the same number of rows, the unfinished ones
-    first. That number is K, halved as often as `running` allows, or three quarters of it if they
-    suffice, so that compiled steps and CUDA graphs need few sizes.
+    per_image: N. running: largest number of unfinished rows of any image, at least 1. The result is
+    N, halved as often as `running` allows, or three quarters of that if they suffice, so that
+    compiled steps and CUDA graphs need few sizes.
     """
-    keep = ended.shape[1]
-    while keep // 2 >= running:
-        keep //= 2
-    if keep * 3 // 4 >= running:
-        keep = keep * 3 // 4
+    count = per_image
+    while count // 2 >= running:
+        count //= 2
+    return count * 3 // 4 if count * 3 // 4 >= running else count
+
+
+def _active_rows(ended: Tensor, count: int) -> Tensor:
+    """Return the indices of the rows to keep: `count` of each image, the unfinished ones first.
+
+    ended (B, K): whether each of the K active rows of an image has ended.
+    """
     first_row = torch.arange(len(ended), device=ended.device)[:, None] * ended.shape[1]
-    return (first_row + ended.int().argsort(dim=1, stable=True)[:, :keep]).flatten()
+    return (first_row + ended.int().argsort(dim=1, stable=True)[:, :count]).flatten()
 
 
 def _choose_likeliest(scores: Tensor, _t: int, _rows: Tensor) -> Tensor:
