@@ -235,4 +235,4 @@ def test_the_models_of_the_package_work_without_a_flag(installed, tmp_path):
     out = run(installed / "captioner", "search", "man", "--top", "2", cwd=tmp_path)
     assert len(out.splitlines()) == 3
     run(installed / "captioner", "localize", "data/val/100.png", "grass", cwd=tmp_path)
-    assert (tmp_path / "maps" / "100.png").is_file()
+    assert (tmp_path / "label-maps" / "100.png").is_file()
