@@ -90,7 +90,7 @@ def split_words(sentence: str) -> list[str]:
 
 
 def _split_any(sentence: str) -> list[str]:
-    """Return what `split_words` returns."""
+    """Split any sentence as `split_words` does, by the regular expression of all rules."""
     plain = re.sub(r"[^ -~]", _replacement, unicodedata.normalize("NFC", sentence)).lower()
     return [word for piece in _WORD.findall(plain) for word in _RESPELLED.get(piece, (piece,))]
 
@@ -99,7 +99,8 @@ def _split_simple(sentence: str) -> list[str] | None:
     """Return what `split_words` returns for most captions, in a fifth of the time, or None.
 
     In sentences of letters, spaces, commas and a final full stop, words are what stands between
-    spaces and commas, unless one of them is special.
+    spaces and commas. The result is None for all other sentences, and for those with a word that
+    is respelled or that a full stop belongs to.
     """
     text = sentence.removesuffix(".")
     if not _SIMPLE.fullmatch(text):
