@@ -122,33 +122,41 @@ def test_a_first_word_has_nothing_to_join() -> None:
 
 
 # Pieces that interact when they are joined; arbitrary text is drawn as well.
-PIECES = (*"a Dog no mr etc u cannot gonna n 7 , . ' -".split(), " ", " ")
+PIECES = (
+    "n't ' n t , a,b- 's 'd 're can not gon na gotta no. 5 1, 3.5 . a a. u.s st. jr - ( ) [ -lrb-"
+    " lrb ! ? # @ 'n' 'n '90s o' c' é \u0301 हि _ & … ’ 😀 'em me / I İ \u200b ß Σ ½ ٣ <unk> <"
+    " ² ⅛ _ x_1 .jpg -"
+).split(" ")
+TEXTS = st.text(max_size=30) | st.lists(st.sampled_from([*PIECES, " "]), max_size=9).map("".join)
+
+
+@settings(deadline=None, max_examples=200, database=None)
+@given(TEXTS)
+def test_joined_words_split_into_the_same_words(sentence: str) -> None:
+    words = split_words(sentence)
+    assert split_words(join_words(words)) == words
+    assert split_words(" ".join(words)) == words
+    assert all(word.split() == [word] and word == word.lower() for word in words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("My #dog at the #BeachLife!", ["my", "dog", "at", "the", "beachlife"]),
+        ("#dog#cat", ["dog", "cat"]),
+        ("we are # 1, #2 and c#", ["we", "are", "#", "1", "#", "2", "and", "c", "#"]),
+        ("#été", ["été"]),
+    ],
+)
 def test_hashtags_are_plain_words_for_text_vectors(text, words):
     assert plain_words(text) == words
 
 
-PIECES = (
-    "a",
-    "Dog",
-    "no",
-    "mr",
-    "etc",
-    "u",
-    "cannot",
-    "gonna",
-    "n",
-    " ",
-    " ",
-    ",",
-    ".",
-    "'",
-    "-",
-    "7",
-)
+SIMPLE = (*"a Dog no mr etc u cannot gonna n 7 , . ' -".split(), " ", " ")
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+@settings(deadline=None, max_examples=500, database=None)
+@given(TEXTS | st.lists(st.sampled_from(SIMPLE), max_size=12).map("".join))
 def test_simple_sentences_are_split_like_all_others(sentence):
     assert split_words(sentence) == tokenizer._split_any(sentence)
 
