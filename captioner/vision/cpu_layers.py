@@ -12,7 +12,7 @@ import logging
 import platform
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class CPULayers:
             self._plain = self._chosen  # frees the weights in the ordinary layout
         large, small = self._chosen
         count = max(1, BLOCK_PIXELS // images[0, 0].numel())
-        maps = [large(block) for block in images.split(count)]
+        maps = [large(block) for block in torch.split(images, count)]
         features: Tensor = small(torch.cat(maps) if len(maps) > 1 else maps[0])
         return features
 
@@ -94,8 +94,9 @@ def can_fuse() -> bool:
 
     Only x86 processors may: on others, no gain was measured.
     """
+    onednn: Any = torch.backends.mkldnn
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return is_x86 and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+    return is_x86 and bool(onednn.is_available() and onednn.enabled)
 
 
 def fuse(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
@@ -170,12 +171,15 @@ def _steps(modules: Iterable[nn.Module], dtype: torch.dtype) -> list[nn.Module]:
     steps: list[nn.Module] = []
     for module in _flat(modules):
         last = steps[-1] if steps else None
-        can_activate = isinstance(last, FusedConv) and last.activation is nn.Identity
-        if can_activate and type(module) in _ACTIVATIONS:
+        if type(module) in _ACTIVATIONS and _is_linear(last):
             last.activation = type(module)
         else:
             steps.append(_fused(module, dtype))
     return steps
+
+
+def _is_linear(module: nn.Module | None) -> TypeGuard[FusedConv]:
+    return isinstance(module, FusedConv) and module.activation is nn.Identity
 
 
 def _flat(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
@@ -244,8 +248,7 @@ def _fused_residual(
     It can follow a convolution without activation whose input is not the block's own.
     """
     *branch, last = _steps(modules, dtype)
-    can_add = branch and isinstance(last, FusedConv) and last.activation is nn.Identity
-    if not can_add or type(activation) not in (nn.ReLU, type(None)):
+    if not branch or not _is_linear(last) or type(activation) not in (nn.ReLU, type(None)):
         return None
     side = nn.Identity() if shortcut is None else _fused(shortcut, dtype)
     return FusedResidual(nn.Sequential(*branch), last, side, activation is not None)

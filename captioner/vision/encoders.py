@@ -157,7 +157,8 @@ class Encoder(nn.Module):
 
         Its batch norms are folded; on a CPU, its convolutions are fused.
         """
-        values = [*self.layers.parameters(), *self.layers.buffers()]
+        owners = [(m._parameters, m._buffers) for m in self.layers.modules()]
+        values = [v for both in owners for of in both for v in of.values() if v is not None]
         version = [(v.data_ptr(), 0 if v.is_inference() else v._version) for v in values]
         dtype = values[0].dtype
         if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
