@@ -140,10 +140,8 @@ class FusedConv(nn.Module):
         maps = maps.to(self.dtype).contiguous(memory_format=torch.channels_last)
         size, weight = self._packed
         if size != maps.shape[-2:]:
-            with torch.inference_mode(False), torch.no_grad():
-                weight = torch.ops.mkldnn._reorder_convolution_weight(
-                    weight.to_dense() if weight.is_mkldnn else weight, *self._shape, maps.shape
-                )
+            weight = weight.to_dense() if weight.is_mkldnn else weight
+            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._shape, maps.shape)
             self._packed = maps.shape[-2:], weight
         return maps, weight
 
