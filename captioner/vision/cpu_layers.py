@@ -92,7 +92,7 @@ class CPULayers:
 def can_fuse() -> bool:
     """Return whether this build of torch and this processor may run fused convolutions.
 
-    Only x86 processors may: on others, no gain was measured.
+    Only x86 processors may: on others, nothing was measured.
     """
     onednn: Any = torch.backends.mkldnn
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
