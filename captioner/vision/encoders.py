@@ -5,10 +5,11 @@ Shapes: B images, S image side length, D channels, (h, w) grid.
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from ..data.images import Transform
 from ..errors import InputError
 from ..meta import on_meta_device
 from ..pretrained import find_pretrained
+from .cpu_layers import CPULayers
 from .light_torchvision import torchvision
 from .options import SMALL_CNN, TIMM, EncoderOptions
 from .receptive_field import ReceptiveField, measure_receptive_field
@@ -99,7 +101,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.name = name
         self.layers = layers
-        self._fold: tuple[list[tuple[int, int]], nn.Sequential] | None = None
+        self._fold: tuple[object, Callable[[Tensor], Tensor]] | None = None
         self.trained_from = trained_from
         self.pretrained = pretrained
         # Only torchvision defines each batch norm right after its convolution.
@@ -144,17 +146,32 @@ class Encoder(nn.Module):
                 # The weights may change, and fused optimisers do not update _version.
                 self._fold = None
                 features = self.layers(images)
+            elif not len(images):
+                features = self.layers(images)
             else:
-                features = self._folded()(images)
+                features = self._folded(images.device)(images)
         return features
 
-    def _folded(self) -> nn.Sequential:
-        """Return a copy of the layers with folded batch norms, rebuilt if a weight has changed."""
-        values = [*self.layers.parameters(), *self.layers.buffers()]
+    def _folded(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Return a copy of the layers for inference, rebuilt if a weight or precision has changed.
+
+        Its batch norms are folded; on a CPU, its convolutions are fused.
+        """
+        owners = [(m._parameters, m._buffers) for m in self.layers.modules()]
+        values = [v for both in owners for of in both for v in of.values() if v is not None]
         version = [(v.data_ptr(), 0 if v.is_inference() else v._version) for v in values]
-        if self._fold is None or self._fold[0] != version:
-            self._fold = version, fold_batch_norms(self.layers)
+        dtype = values[0].dtype
+        if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+        if self._fold is None or self._fold[0] != (dtype, version):
+            fold = fold_batch_norms(self.layers)
+            is_cpu = device.type == "cpu"
+            self._fold = (dtype, version), CPULayers(fold, self.stages, dtype) if is_cpu else fold
         return self._fold[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the copy for inference, which holds weights in a layout of this machine."""
+        return {**self.__dict__, "_fold": None}
 
     def inference_layers(self) -> nn.Sequential:
         """Return a copy of the layers for inference, with batch norms folded where possible."""

@@ -545,6 +545,23 @@ def test_transform_equals_torchvision(size):
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 
+def test_batches_have_the_layout_of_encoders_and_the_values_of_single_images():
+    transform = Transform(9, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    noise = np.random.default_rng(6).integers(0, 256, (2, 20, 31, 3), dtype=np.uint8)
+    images = [Image.fromarray(pixels) for pixels in noise]
+    batch = transform.batch(images)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    for found, image in zip(batch, images, strict=True):
+        single = transform(image)
+        assert single.is_contiguous()
+        assert torch.equal(found, single)
+        pixels = np.asarray(transform.squash(image), np.float32).transpose(2, 0, 1) / 255
+        mean, std = (
+            np.array(each, np.float32)[:, None, None] for each in (transform.mean, transform.std)
+        )
+        assert np.array_equal(single.numpy(), (pixels - mean) / std)
+
+
 def test_transform_keeps_the_corners():
     """Nothing is cropped and nothing is mirrored."""
     image = Image.new("RGB", (90, 30))
