@@ -4,8 +4,9 @@ import random
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +39,13 @@ from .scores import LabelledSplit, RelationResult, classify_split, contradiction
 from .sheet import SHEET, save_sheet
 from .task import relation_options
 
-Rows = tuple[int, list[int]]  # an image, and rows of some of its texts
+
+class Item(NamedTuple):
+    """An image of a batch, with the rows of some of its texts and of contradictions of it."""
+
+    image: int
+    texts: list[int]
+    contradictions: list[int]
 
 
 class RelationJob:
@@ -97,13 +104,13 @@ class RelationJob:
     def _texts(self, epoch: int) -> LabelledSplit:
         """Return the training texts of an epoch.
 
-        Generated texts are generated anew with the epoch as their seed: few would be remembered,
-        and a caption can be contradicted in many ways.
+        Generated texts are generated anew, with the epoch as their seed. The same few would be
+        remembered, whereas a caption can be contradicted in many ways.
         """
         if epoch == 0 or not self._are_generated:
             return self.train
         examples = tuple(self.inputs.data.split("train"))
-        fresh = with_relations(replace(self.inputs.data, examples=examples), seed=epoch)
+        fresh = with_relations(replace(self.inputs.data, examples=examples), epoch)
         return read_split(
             fresh.split("train"), self.classifier.reader, self._model_options.parsed_heads
         )
@@ -134,19 +141,23 @@ class RelationJob:
             self.model.text_decoder.measure(counts)
             self.model.image_decoder.measure(self.thumbnails)
 
-    def _order(self, texts: LabelledSplit, epoch: int) -> list[list[Rows]]:
+    def _order(self, texts: LabelledSplit, epoch: int) -> list[list[Item]]:
         """Return an epoch's batches of images in random order, each image with some of its texts.
 
-        texts: those of the epoch.
-
-        Each batch has at least two images per process. Raises InputError if there are fewer.
+        texts: those of the epoch. Each batch has at least two images per process. Raises InputError
+        if there are fewer.
         """
         rng = random.Random(f"{self.inputs.options.training.seed}/{epoch}")
         count = None if self.is_autoencoder else self._options.texts_per_image
+        wrong: dict[int, list[int]] = {}
+        if self.is_autoencoder:
+            found = contradictions(texts, self._model_options.parsed_heads)
+            wrong = dict(group_rows(found, texts.image_of_text))
         items = []
         for image, rows in group_rows(self._chosen_rows(texts), texts.image_of_text):
             few = count is not None and count < len(rows)
-            items.append((image, rng.sample(rows, count or 0) if few else rows))
+            chosen = rng.sample(rows, count or 0) if few else rows
+            items.append(Item(image, chosen, wrong.get(image, [])))
         rng.shuffle(items)
         smallest = 2 * distributed.world_size()  # batch normalisation needs two images
         if len(items) < smallest:
@@ -167,31 +178,21 @@ class RelationJob:
         texts = self._texts(epoch)
         own = (items[rank::world] for items in self._order(texts, epoch)[first:])
         workers, pin = self.inputs.options.data.workers, self.inputs.device.type == "cuda"
-        wrong: dict[int, list[int]] = {}
-        if self.is_autoencoder:
-            rows = contradictions(texts, self._model_options.parsed_heads)
-            wrong = dict(group_rows(rows, texts.image_of_text))
+        yield from load_ahead(partial(self._load, texts), own, workers, pin=pin)
 
-        def load(items: Sequence[Rows]) -> RelationBatch:
-            return self._load(texts, items, [wrong.get(image, []) for image, _ in items])
-
-        yield from load_ahead(load, own, workers, pin=pin)
-
-    def _load(
-        self, texts: LabelledSplit, items: Sequence[Rows], wrong: Sequence[list[int]]
-    ) -> RelationBatch:
-        """Load a batch of images with their texts, and the rows `wrong` of contradictions."""
-        images = [image for image, _ in items]
-        rows, false = ([row for own in group for row in own] for group in (_texts_of(items), wrong))
+    def _load(self, texts: LabelledSplit, items: Sequence[Item]) -> RelationBatch:
+        images = [item.image for item in items]
+        rows, image_of_text = _flatten([item.texts for item in items])
+        wrong, image_of_wrong = _flatten([item.contradictions for item in items])
         return RelationBatch(
             self.images.load(images),
             self.images.are_features,
             texts.store.take(rows),
-            _owners(_texts_of(items)),
+            image_of_text,
             torch.from_numpy(texts.labels[rows]),
             self.thumbnails[images] if self.is_autoencoder else None,
-            texts.store.take(false) if false else None,
-            _owners(wrong) if false else None,
+            texts.store.take(wrong) if wrong else None,
+            image_of_wrong if wrong else None,
             tuple(texts.examples[image].id for image in images),
         )
 
@@ -263,13 +264,10 @@ class RelationJob:
         return [shlex.join(evaluate), shlex.join([*relate, "--checkpoint", run])]
 
 
-def _texts_of(items: Sequence[Rows]) -> list[list[int]]:
-    return [rows for _, rows in items]
-
-
-def _owners(rows: Sequence[list[int]]) -> Tensor:
-    """Return the position of each row's list, (R,)."""
-    return torch.repeat_interleave(torch.tensor([len(own) for own in rows]))
+def _flatten(groups: Sequence[list[int]]) -> tuple[list[int], Tensor]:
+    """Return the rows of all groups, and the index (R,) of each row's group."""
+    owner = torch.repeat_interleave(torch.tensor([len(rows) for rows in groups]))
+    return [row for rows in groups for row in rows], owner
 
 
 def _with_own_heads(start: Checkpoint, model: RelationModel) -> Checkpoint:
