@@ -47,7 +47,6 @@ FORMAT, COMPACT = 6, 7
 # Model options that configs of older versions lack, by task, with the values of those models.
 OLDER_OPTIONS: dict[str, dict[str, Any]] = {
     "mcnn": {"scale_inputs": False, "loss": "hinges", "temperature": 0.2},
-    "relation": {"image_hidden": 0},
 }
 # Older formats that can be read: {format: {old name of a weight: its name in FORMAT}}.
 RENAMED_WEIGHTS: dict[int, dict[str, str]] = {

@@ -92,7 +92,6 @@ def test_a_run_of_an_older_format_resumes_with_the_same_weights(
     ("system", "added"),
     [
         ("mcnn", {"scale_inputs": False, "loss": "hinges", "temperature": 0.2}),
-        ("relation", {"image_hidden": 0}),
     ],
 )
 def test_runs_without_options_of_later_versions_are_continued_and_repeated(system, added, tmp_path):

@@ -20,7 +20,10 @@ PLAIN = (
     "--image-dropout 0"
 ).split()
 PLAIN += ["--heads", HEADS]
-CLASSIFIER = "--epochs 12 --patience 12 --learning-rate 0.01 --encoder-learning-rate 0.005".split()
+CLASSIFIER = (
+    "--epochs 16 --patience 16 --learning-rate 0.01 --encoder-learning-rate 0.005 "
+    "--average 0.8 --weight-decay 0.01"
+).split()
 AUTOENCODER = "--recipe autoencoder --epochs 6 --learning-rate 0.01 --heatmaps 2".split()
 
 

@@ -88,6 +88,11 @@ class ArticleStore:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def counts(self) -> np.ndarray:
+        """The number of sentences (N,) of each text."""
+        return np.array([len(each) for each in self._rows], int)
+
     def take(self, rows: Sequence[int]) -> Articles:
         """Return the texts at `rows`, without columns that contain only padding."""
         chosen = [self._rows[row] for row in rows]

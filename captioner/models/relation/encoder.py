@@ -6,7 +6,7 @@ become the article embedding. Beyond it, unless there are no support groups, eac
 also contains how the sentence and its words match the image and the other sentences, which the
 LSTMs would otherwise have to learn from the labels alone. Shapes: B images, P cells, X channels, N
 texts, K sentences of all texts, T words, W, S, A sizes of words, sentences and articles, G support
-groups, M = 2S + 4G + 2 matches of a sentence.
+groups, M = 2S + 4G + 5 matches of a sentence, V words of all sentences.
 """
 
 import math
@@ -20,6 +20,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ...text.vocabulary import PAD
 from .articles import Articles
 from .options import RelationOptions
+
+SHARPNESS = 8.0  # of the weights of sentences by their cosines with the image
 
 
 class EmbeddedImages(NamedTuple):
@@ -50,16 +52,31 @@ class ReadSentences(NamedTuple):
     vectors: Tensor
     lengths: Tensor
 
+    @property
+    def is_word(self) -> Tensor:
+        """A mask (K, T) that is False for padding."""
+        steps = torch.arange(self.words.shape[1], device=self.words.device)
+        return steps < self.lengths[:, None]
 
-class JoinedArticles(NamedTuple):
-    """N texts with their images: article embeddings (N, A), and matches (K, M) of each sentence.
 
-    Matches are products of a sentence with its image and with the other sentences of its text; M is
-    0 without support groups.
+class Matches(NamedTuple):
+    """How sentences and their words match images; without support groups, M and V are 0.
+
+    sentences (K, M): products of a sentence with its image and with the other sentences of its
+    text. words (V, 2S): products of each word with the cell that matches its sentence best, and the
+    word itself. sentence_of_word (V,): the index of each word's sentence.
     """
 
+    sentences: Tensor
+    words: Tensor
+    sentence_of_word: Tensor
+
+
+class JoinedArticles(NamedTuple):
+    """N texts with their images: article embeddings (N, A), and how the sentences match."""
+
     embeddings: Tensor
-    matches: Tensor
+    matches: Matches
 
 
 class ArticleEncoder(nn.Module):
@@ -83,7 +100,7 @@ class ArticleEncoder(nn.Module):
         self.matching = nn.Linear(word + size, size, bias=False)
         self.matching_norm = nn.BatchNorm1d(size, affine=False)
         groups = options.support_groups
-        self.match_size = 2 * size + 4 * groups + 2 if groups else 0
+        self.match_size = 2 * size + 4 * groups + 5 if groups else 0
         if self.match_size:
             self.matches = nn.Linear(self.match_size, size)
         self.text = nn.LSTM(size, article, batch_first=True)
@@ -145,10 +162,9 @@ class ArticleEncoder(nn.Module):
         read: the result of `read_sentences` for `articles.tokens`.
         """
         owner = articles.text_of_sentence
-        matches, rows = read.vectors.new_zeros(len(owner), 0), read.states
+        rows, matches = read.states, self.match(images, read, articles)
         if self.match_size:
-            matches = self.match(images, read, articles)
-            rows = rows + self.matches(matches)
+            rows = rows + self.matches(matches.sentences)
         longest = int(articles.counts.max())
         steps = rows.new_zeros(len(articles), 1 + longest, rows.shape[1])
         steps[:, 0] = images.embeddings
@@ -157,20 +173,29 @@ class ArticleEncoder(nn.Module):
         joined = self.article(torch.cat([states, images.embeddings], -1)).relu()
         return JoinedArticles(joined, matches)
 
-    def match(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Tensor:
-        """Return how each sentence matches its image and the other sentences, (K, M)."""
+    def match(self, images: EmbeddedImages, read: ReadSentences, articles: Articles) -> Matches:
+        """Return how each sentence matches its image and the other sentences of its text."""
         owner, groups = articles.text_of_sentence, self.options.support_groups
+        if not groups:
+            none = read.vectors.new_zeros(0, 2 * read.vectors.shape[1])
+            return Matches(read.vectors.new_zeros(len(owner), 0), none, owner.new_zeros(0))
         cells, whole = images.cells[owner], read.vectors[:, None]
+        with_image = read.vectors * images.embeddings[owner]
         with_others = read.vectors * _other_sentences(read.vectors, articles)
-        matches = [
-            read.vectors * images.embeddings[owner],
+        sentences = [
+            with_image,
             with_others,
             with_others.sum(1, keepdim=True) / math.sqrt(whole.shape[-1]),
+            compare_sentences(read.vectors, with_image.mean(1), articles),
             best_cells(whole, cells, 1)[:, 0],
             best_cells(whole, cells, groups)[:, 0],
             *self.supports(read, cells),
         ]
-        return torch.cat(matches, -1)
+        best = (cells @ read.vectors[..., None])[..., 0].argmax(1)  # (K,)
+        sentence, place = read.is_word.nonzero(as_tuple=True)
+        words = read.words[sentence, place]
+        products = words * cells[sentence, best[sentence]]
+        return Matches(torch.cat(sentences, -1), torch.cat([products, words], -1), sentence)
 
     def supports(self, read: ReadSentences, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return how much the image supports each sentence: mean, minimum and maximum over words.
@@ -178,8 +203,7 @@ class ArticleEncoder(nn.Module):
         cells (K, P, S): those of each sentence's image. Each result is (K, G).
         """
         best = best_cells(read.words, cells, self.options.support_groups)
-        steps = torch.arange(best.shape[1], device=best.device)
-        padding = (steps >= read.lengths[:, None])[..., None]  # (K, T, 1)
+        padding = ~read.is_word[..., None]
         mean = best.masked_fill(padding, 0).sum(1) / read.lengths[:, None]
         low, high = best.masked_fill(padding, 1e4), best.masked_fill(padding, -1e4)
         return mean, low.amin(1), high.amax(1)
@@ -194,6 +218,34 @@ def best_cells(words: Tensor, cells: Tensor, groups: int) -> Tensor:
     own = words.reshape(*words.shape[:2], groups, -1).transpose(1, 2)  # (K, G, T, S / G)
     parts = cells.reshape(*cells.shape[:2], groups, -1).permute(0, 2, 3, 1)  # (K, G, S / G, P)
     return (own @ parts).amax(-1).transpose(1, 2) / math.sqrt(own.shape[-1])
+
+
+def compare_sentences(vectors: Tensor, matches: Tensor, articles: Articles) -> Tensor:
+    """Return how each of K sentences agrees with the other sentences of its text, (K, 3).
+
+    vectors (K, S): sentences with a mean square of 1. matches (K,): the cosine of each sentence
+    with its image. The columns, of which all are 0 for a text of one sentence, are the highest
+    cosine with another sentence, and the means of that cosine and of `matches` over the others, in
+    which sentences that match the image have more weight. They are scaled like the products of
+    other matches, by the root of S.
+    """
+    owner, place = articles.text_of_sentence, articles.position
+    longest, root = int(articles.counts.max()), math.sqrt(vectors.shape[1])
+    padded = vectors.new_zeros(len(articles), longest, vectors.shape[1])
+    padded[owner, place] = vectors / root
+    of_image = matches.new_zeros(len(articles), longest)
+    of_image[owner, place] = matches
+    is_sentence = torch.arange(longest, device=owner.device) < articles.counts[:, None]
+    same = torch.eye(longest, dtype=torch.bool, device=owner.device)
+    other = is_sentence[:, None] & ~same  # (N, K', K')
+    cosines = padded @ padded.transpose(1, 2)
+    weights = (SHARPNESS * of_image)[:, None].masked_fill(~other, -1e4).softmax(2)
+    closest = cosines.masked_fill(~other, -1).amax(2)
+    agreeing = torch.stack(
+        [closest, (weights * cosines).sum(2), (weights @ of_image[..., None])[..., 0]], -1
+    )
+    several = (articles.counts > 1)[owner, None]
+    return agreeing[owner, place] * several * root
 
 
 def run_lstm(lstm: nn.LSTM, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

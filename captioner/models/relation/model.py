@@ -9,7 +9,8 @@ articles, M matches and F facts of a sentence, L levels of a head, H heads, h th
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from ..losses import Loss
 from .articles import Articles
 from .decoder import ImageDecoder, TextDecoder
 from .encoder import ArticleEncoder, EmbeddedImages, JoinedArticles, ReadSentences
+from .facts import Facts
 from .options import RelationOptions
 
 MISSING = -1  # index of a label that a text does not have
@@ -37,7 +39,9 @@ class RelationBatch:
     images: pixels (B, 3, S, S) if `are_features` is false, otherwise features as in
     `ArticleEncoder.embed_images`. articles: N texts. image_of_text (N,): index of each text's
     image. labels (N, H): the index of each head's level, or MISSING. thumbnails (B, 3, h, h):
-    targets of the autoencoder, uint8; None trains the classifier. ids: one per image, for error
+    targets of the autoencoder, uint8; None trains the classifier. contradictions: C texts of one
+    sentence each that contradict an image of the batch, for the alignment of the autoencoder; None
+    for none. image_of_contradiction (C,): the index of that image. ids: one per image, for error
     messages.
     """
 
@@ -47,6 +51,8 @@ class RelationBatch:
     image_of_text: Tensor
     labels: Tensor
     thumbnails: Tensor | None = None
+    contradictions: Articles | None = None
+    image_of_contradiction: Tensor | None = None
     ids: tuple[int | str, ...] = ()
 
     def to(self, device: torch.device) -> "RelationBatch":
@@ -58,14 +64,14 @@ class RelationBatch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "RelationBatch":
-        return replace(
-            self,
-            images=change(self.images),
-            articles=self.articles.map(change),
-            image_of_text=change(self.image_of_text),
-            labels=change(self.labels),
-            thumbnails=None if self.thumbnails is None else change(self.thumbnails),
-        )
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = change(value)
+            elif isinstance(value, Articles):
+                changed[field.name] = value.map(change)
+        return replace(self, **changed)
 
 
 class RelationModel(nn.Module):
@@ -90,9 +96,10 @@ class RelationModel(nn.Module):
         self.image_decoder = ImageDecoder(options)
         self.text_decoder = TextDecoder(vocabulary_size, options)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
-        facts = options.head_size if self.articles.match_size else 0
-        if facts:
-            self.facts = nn.Linear(self.articles.match_size, facts)
+        match_size, facts = self.articles.match_size, 0
+        if match_size:
+            facts = options.head_size
+            self.facts = Facts(match_size, options.sentence_size, facts, HEAD_DROPOUT)
         self.hidden = nn.Linear(options.article_size + 3 * facts, options.head_size)
         self.heads = nn.ModuleList(
             nn.Linear(options.head_size, len(head.levels)) for head in options.parsed_heads
@@ -136,15 +143,13 @@ class RelationModel(nn.Module):
     def classify(self, joined: JoinedArticles, articles: Articles) -> list[Tensor]:
         """Return the logits (N, L) of each head.
 
-        The hidden layer reads the article embedding and the facts: F numbers in [0, 1] for each
-        sentence, computed from its matches alone, of which it gets the mean, the minimum and the
-        maximum over the text. So a text with one false sentence differs from a true one even if the
-        LSTM over sentences has not learned to count.
+        The hidden layer reads the article embedding and the facts: F numbers for each sentence, of
+        which it gets the mean, the minimum and the maximum over the text. So a text with one false
+        sentence differs from a true one even if the LSTM over sentences has not learned to count.
         """
         dropped = F.dropout(joined.embeddings, self.options.dropout, self.training)
         if self.articles.match_size:
-            facts = self.facts(joined.matches).float().sigmoid()
-            dropped = torch.cat([dropped, *over_sentences(facts, articles)], -1)
+            dropped = torch.cat([dropped, *self.facts(joined.matches, articles)], -1)
         hidden = F.dropout(self.hidden(dropped).relu(), HEAD_DROPOUT, self.training)
         return [head(hidden).float() for head in self.heads]
 
@@ -194,13 +199,26 @@ class RelationModel(nn.Module):
     def _alignment_loss(
         self, batch: RelationBatch, images: EmbeddedImages, read: ReadSentences
     ) -> Tensor:
-        """Return the InfoNCE loss of all sentences and images of the batch, per sentence."""
-        size = read.vectors.shape[1]
+        """Return the InfoNCE loss of all sentences and images of the batch, per sentence.
+
+        To it is added the cross-entropy of telling each sentence from the contradictions of its
+        image. In one softmax with the sentences of other images, they would count for little.
+        """
+        false = None
+        if batch.contradictions is not None:
+            false = self.articles.read_sentences(batch.contradictions.tokens).vectors
         owner = batch.image_of_text[batch.articles.text_of_sentence]
         with torch.autocast(read.vectors.device.type, enabled=False):
-            cosines = images.embeddings.float() @ read.vectors.float().T / size  # (B, K)
-            scale = self.log_scale.exp().clamp_max(MAX_SCALE)
-            return info_nce(cosines * scale, owner) / len(owner)
+            scale = self.log_scale.exp().clamp_max(MAX_SCALE) / read.vectors.shape[1]
+            scores = images.embeddings @ read.vectors.T * scale  # (B, K)
+            loss = info_nce(scores, owner)
+            if false is not None:
+                rows = torch.arange(len(scores), device=scores.device)
+                own = batch.image_of_contradiction == rows[:, None]
+                wrong = images.embeddings @ false.T * scale  # (B, C)
+                wrong = wrong.masked_fill(~own, torch.finfo(wrong.dtype).min).logsumexp(1)
+                loss = loss + F.softplus(wrong[owner] - scores.gather(0, owner[None])[0]).sum()
+            return loss / len(owner)
 
     def _head_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of the texts that have the head's label; 0 if there are none."""
@@ -211,17 +229,6 @@ class RelationModel(nn.Module):
         else:
             losses = F.cross_entropy(logits, targets, reduction="none")
         return (losses * known).sum() / known.sum().clamp_min(1)
-
-
-def over_sentences(values: Tensor, articles: Articles) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean, minimum and maximum (N, F) of values (K, F) over the sentences of a text."""
-    owner = articles.text_of_sentence[:, None].expand_as(values)
-    empty = values.new_zeros(len(articles), values.shape[1])
-    mean, low, high = (
-        empty.scatter_reduce(0, owner, values, how, include_self=False)
-        for how in ("mean", "amin", "amax")
-    )
-    return mean, low, high
 
 
 def ordinal_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class RelationOptions(Options):
     word_size: int = option(128, "size of word embeddings")
     sentence_size: int = option(256, "size of sentence vectors and of the image embedding")
     article_size: int = option(512, "size of the article embedding")
-    head_size: int = option(32, "size of the hidden layer before the heads")
+    head_size: int = option(64, "size of the hidden layer before the heads, and number of facts")
     support_groups: int = option(
         16,
         "number of products of each word with the image, which divides sentence_size; 0: sentences "

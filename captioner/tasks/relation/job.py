@@ -3,8 +3,10 @@
 import random
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,11 +35,17 @@ from ..encoding import build_configured_encoder, open_split
 from ..task import JobInputs
 from .options import AUTOENCODER, RelationTaskOptions
 from .reconstruction import measure
-from .scores import RelationResult, classify_split, read_split
+from .scores import LabelledSplit, RelationResult, classify_split, contradictions, read_split
 from .sheet import SHEET, save_sheet
 from .task import relation_options
 
-Rows = tuple[int, list[int]]  # an image, and rows of some of its texts
+
+class Item(NamedTuple):
+    """An image of a batch, with the rows of some of its texts and of contradictions of it."""
+
+    image: int
+    texts: list[int]
+    contradictions: list[int]
 
 
 class RelationJob:
@@ -60,6 +68,7 @@ class RelationJob:
         examples, val_examples = self.data.split("train"), self.data.split("val")
         for line in (*self.data.notes[len(inputs.data.notes) :], *describe_labels(examples)):
             say(line)
+        self._are_generated = self.data is not inputs.data
         reader = build_reader(self._options, examples, start)
         heads = self._model_options.parsed_heads
         self.train = read_split(examples, reader, heads)
@@ -72,8 +81,7 @@ class RelationJob:
         self.val_images = open_split(encoder, val_examples, inputs, kind).images
         if self.is_autoencoder:
             self._open_thumbnails(measured=start is not None)
-        self._rows = group_rows(self._chosen_rows(), self.train.image_of_text)
-        self.steps = len(self._order(0))
+        self.steps = len(self._order(self.train, 0))
 
     def _build_model(self, reader: ArticleReader, start: Checkpoint | None) -> RelationModel:
         encoder = build_configured_encoder(self.inputs.options)
@@ -93,8 +101,22 @@ class RelationJob:
         )
         return model
 
-    def _chosen_rows(self) -> np.ndarray:
-        rows = self.train.pairs if self.is_autoencoder else self.train.labelled
+    def _texts(self, epoch: int) -> LabelledSplit:
+        """Return the training texts of an epoch.
+
+        Generated texts are generated anew, with the epoch as their seed. The same few would be
+        remembered, whereas a caption can be contradicted in many ways.
+        """
+        if epoch == 0 or not self._are_generated:
+            return self.train
+        examples = tuple(self.inputs.data.split("train"))
+        fresh = with_relations(replace(self.inputs.data, examples=examples), epoch)
+        return read_split(
+            fresh.split("train"), self.classifier.reader, self._model_options.parsed_heads
+        )
+
+    def _chosen_rows(self, texts: LabelledSplit) -> np.ndarray:
+        rows = texts.pairs if self.is_autoencoder else texts.labelled
         if not len(rows):
             names = ", ".join(head.name for head in self._model_options.parsed_heads)
             raise InputError(
@@ -119,17 +141,23 @@ class RelationJob:
             self.model.text_decoder.measure(counts)
             self.model.image_decoder.measure(self.thumbnails)
 
-    def _order(self, epoch: int) -> list[list[Rows]]:
+    def _order(self, texts: LabelledSplit, epoch: int) -> list[list[Item]]:
         """Return an epoch's batches of images in random order, each image with some of its texts.
 
-        Each batch has at least two images per process. Raises InputError if there are fewer.
+        texts: those of the epoch. Each batch has at least two images per process. Raises InputError
+        if there are fewer.
         """
         rng = random.Random(f"{self.inputs.options.training.seed}/{epoch}")
         count = None if self.is_autoencoder else self._options.texts_per_image
+        wrong: dict[int, list[int]] = {}
+        if self.is_autoencoder:
+            found = contradictions(texts, self._model_options.parsed_heads)
+            wrong = dict(group_rows(found, texts.image_of_text))
         items = []
-        for image, rows in self._rows:
+        for image, rows in group_rows(self._chosen_rows(texts), texts.image_of_text):
             few = count is not None and count < len(rows)
-            items.append((image, rng.sample(rows, count or 0) if few else rows))
+            chosen = rng.sample(rows, count or 0) if few else rows
+            items.append(Item(image, chosen, wrong.get(image, [])))
         rng.shuffle(items)
         smallest = 2 * distributed.world_size()  # batch normalisation needs two images
         if len(items) < smallest:
@@ -147,21 +175,25 @@ class RelationJob:
     def batches(self, epoch: int, first: int) -> Iterator[RelationBatch]:
         """Yield this process's share of an epoch's batches, from number `first`."""
         rank, world = distributed.rank(), distributed.world_size()
-        own = (items[rank::world] for items in self._order(epoch)[first:])
+        texts = self._texts(epoch)
+        own = (items[rank::world] for items in self._order(texts, epoch)[first:])
         workers, pin = self.inputs.options.data.workers, self.inputs.device.type == "cuda"
-        yield from load_ahead(self._load, own, workers, pin=pin)
+        yield from load_ahead(partial(self._load, texts), own, workers, pin=pin)
 
-    def _load(self, items: Sequence[Rows]) -> RelationBatch:
-        images = [image for image, _ in items]
-        rows = [row for _, own in items for row in own]
+    def _load(self, texts: LabelledSplit, items: Sequence[Item]) -> RelationBatch:
+        images = [item.image for item in items]
+        rows, image_of_text = _flatten([item.texts for item in items])
+        wrong, image_of_wrong = _flatten([item.contradictions for item in items])
         return RelationBatch(
             self.images.load(images),
             self.images.are_features,
-            self.train.store.take(rows),
-            torch.repeat_interleave(torch.tensor([len(own) for _, own in items])),
-            torch.from_numpy(self.train.labels[rows]),
+            texts.store.take(rows),
+            image_of_text,
+            torch.from_numpy(texts.labels[rows]),
             self.thumbnails[images] if self.is_autoencoder else None,
-            tuple(self.train.examples[image].id for image in images),
+            texts.store.take(wrong) if wrong else None,
+            image_of_wrong if wrong else None,
+            tuple(texts.examples[image].id for image in images),
         )
 
     def prepare(self, batch: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -230,6 +262,12 @@ class RelationJob:
         relate = [*captioner_command(), "relate", str(image), text.partition("\n")[0]]
         evaluate = [*program("evaluate"), "--checkpoint", run, "--split", split]
         return [shlex.join(evaluate), shlex.join([*relate, "--checkpoint", run])]
+
+
+def _flatten(groups: Sequence[list[int]]) -> tuple[list[int], Tensor]:
+    """Return the rows of all groups, and the index (R,) of each row's group."""
+    owner = torch.repeat_interleave(torch.tensor([len(rows) for rows in groups]))
+    return [row for rows in groups for row in rows], owner
 
 
 def _with_own_heads(start: Checkpoint, model: RelationModel) -> Checkpoint:

@@ -11,6 +11,7 @@ from statistics import fmean
 import numpy as np
 
 from ...data.dataset import Example
+from ...data.relations import SC
 from ...data.sources import Source
 from ...errors import InputError
 from ...metrics.confusion import ClassScores
@@ -49,6 +50,16 @@ class LabelledSplit:
         own = [not labels.values for e in self.examples for labels in e.labels]
         rows: np.ndarray = np.flatnonzero(own)
         return rows if len(rows) else np.arange(len(self.labels))
+
+
+def contradictions(split: LabelledSplit, heads: Sequence[Head]) -> np.ndarray:
+    """Return the rows of the texts of one sentence that contradict their image: sc is -1."""
+    for column, head in enumerate(heads):
+        if head.name == SC and -1.0 in head.levels:
+            wrong = split.labels[:, column] == head.index(-1.0)
+            found: np.ndarray = np.flatnonzero(wrong & (split.store.counts == 1))
+            return found
+    return np.zeros(0, int)
 
 
 def read_split(

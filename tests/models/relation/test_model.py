@@ -10,7 +10,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captioner.errors import InputError
 from captioner.models.relation.articles import Articles, pad_tokens
-from captioner.models.relation.encoder import JoinedArticles, best_cells, unit_scale
+from captioner.models.relation.encoder import (
+    JoinedArticles,
+    Matches,
+    best_cells,
+    compare_sentences,
+    unit_scale,
+)
 from captioner.models.relation.model import (
     MISSING,
     RelationBatch,
@@ -95,7 +101,10 @@ def test_an_embedding_is_that_of_the_equations():
             [
                 sums[own] * image,
                 sums[own] * unit_scale(words[1 - own].sum(0, keepdim=True)),
-                (sums[own] * unit_scale(words[1 - own].sum(0))).sum(-1, keepdim=True) / size**0.5,
+                (sums[own] * sums[1 - own]).sum(-1, keepdim=True) / size**0.5,
+                (sums[own] * sums[1 - own]).sum(-1, keepdim=True) / size**0.5,
+                (sums[own] * sums[1 - own]).sum(-1, keepdim=True) / size**0.5,
+                (sums[1 - own] * image).sum(-1, keepdim=True) / size**0.5,
                 (sums[own] * image).sum(-1, keepdim=True) / size**0.5,
                 (sums[own] * image).view(1, 3, size // 3).sum(-1) / (size // 3) ** 0.5,
                 groups.mean(0, keepdim=True),
@@ -148,6 +157,21 @@ def test_a_whole_sentence_takes_one_cell_for_all_that_it_says():
     assert by_group[0, 0].tolist() == pytest.approx([2 / 2**0.5, 2 / 2**0.5])
 
 
+def test_sentences_are_compared_with_the_others_of_their_text():
+    generator = torch.Generator().manual_seed(0)
+    vectors = unit_scale(torch.randn(6, 16, generator=generator))
+    matches = torch.rand(6, generator=generator)
+    articles = articles_of([[4], [5], [6], [7]], [[8]], [[9]])
+    found = compare_sentences(vectors, matches, articles)
+    assert found[4:].abs().max() == 0
+    for row in range(4):
+        others = [other for other in range(4) if other != row]
+        cosines = vectors[others] @ vectors[row] / 16
+        weights = (8 * matches[others]).softmax(0)
+        expected = [cosines.max(), (weights * cosines).sum(), (weights * matches[others]).sum()]
+        assert torch.allclose(found[row], torch.stack(expected) * 4, atol=1e-5)
+
+
 def test_a_sentence_is_read_once_however_often_it_occurs():
     model = build()
     read_rows = []
@@ -177,7 +201,7 @@ def test_without_support_groups_the_network_is_that_of_the_paper():
         articles = articles_of(text)
         joined = encoder(model.embed_images(features, are_features=True), articles)
         logits = model.classify(joined, articles)
-    assert joined.matches.shape == (2, 0)
+    assert joined.matches.sentences.shape == (2, 0)
     for head, found in zip(model.heads, logits, strict=True):
         assert torch.allclose(found, head(model.hidden(expected).relu()), atol=1e-6)
 
@@ -293,19 +317,44 @@ def labelled_batch(labels, count=4):
     return RelationBatch(pooled(2), True, texts, torch.arange(count) % 2, torch.tensor(labels))
 
 
-def test_the_classifier_reads_mean_minimum_and_maximum_of_the_facts_of_sentences():
-    model, articles = build(), articles_of([[4, 5], [6], [7, 8]], [[9]])
+def test_facts_are_read_of_each_sentence_and_of_each_of_its_words():
+    model, articles = build(), articles_of([[4, 5], [6], [7, 8, 9]], [[9]])
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.rand(2, SIZES["article_size"], generator=generator)
-    matches = torch.randn(4, model.articles.match_size, generator=generator)
+    sentences = torch.randn(4, model.articles.match_size, generator=generator)
+    words = torch.randn(7, 2 * SIZES["sentence_size"], generator=generator)
+    matches = Matches(sentences, words, torch.tensor([0, 0, 1, 2, 2, 2, 3]))
+    layers = model.facts
     with torch.no_grad():
+        facts = []
+        for own, of_words in zip(sentences, words.split([2, 1, 3, 1]), strict=True):
+            hidden = layers.words(of_words).relu()
+            own = torch.cat([own, hidden.mean(0), hidden.amin(0), hidden.amax(0)])
+            facts.append(layers.output(layers.sentence(own).relu()).relu())
         found = model.classify(JoinedArticles(embeddings, matches), articles)
-        for row, own in enumerate((matches[:3], matches[3:])):
-            facts = model.facts(own).sigmoid()
-            pooled_facts = [facts.mean(0), facts.amin(0), facts.amax(0)]
+        for row, own in enumerate((torch.stack(facts[:3]), torch.stack(facts[3:]))):
+            pooled_facts = [own.mean(0), own.amin(0), own.amax(0)]
             hidden = model.hidden(torch.cat([embeddings[row], *pooled_facts])).relu()
             for head, logits in zip(model.heads, found, strict=True):
                 assert torch.allclose(logits[row], head(hidden), atol=1e-6)
+
+
+def test_words_are_compared_with_the_cell_of_their_sentence():
+    model = build(image_grid=2)
+    encoder, maps = model.articles, torch.rand(1, 5, 2, 2)
+    articles = articles_of([[4, 5, 6], [7]])
+    with torch.no_grad():
+        images = model.embed_images(maps, are_features=True)
+        read = encoder.read_sentences(articles.tokens)
+        matches = encoder.match(images.take(torch.zeros(1).long()), read, articles)
+    assert matches.sentence_of_word.tolist() == [0, 0, 0, 1]
+    row = 0
+    for sentence, length in enumerate((3, 1)):
+        scores = images.cells[0] @ read.vectors[sentence]
+        cell = images.cells[0][scores.argmax()]
+        for word in read.words[sentence, :length]:
+            assert torch.allclose(matches.words[row], torch.cat([word * cell, word]), atol=1e-6)
+            row += 1
 
 
 def test_each_head_is_averaged_over_the_texts_that_have_its_label():
@@ -391,6 +440,31 @@ def test_the_alignment_can_be_left_out():
     assert with_it.value.item() == pytest.approx(
         (without.value + with_it.parts["alignment_loss"]).item(), rel=1e-5
     )
+
+
+def test_contradictions_are_negatives_of_their_image():
+    model, texts = build(), articles_of([[4, 5], [6]], [[7, 8]])
+    batch = RelationBatch(
+        pooled(2), True, texts, torch.arange(2), torch.full((2, 2), MISSING),
+        torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+    )  # fmt: skip
+    wrong = replace(
+        batch,
+        contradictions=articles_of([[4, 9]], [[9, 6]]),
+        image_of_contradiction=torch.tensor([0, 0]),
+    )
+    with torch.no_grad():
+        images = model.embed_images(batch.images, are_features=True).embeddings
+        own, false = (
+            model.articles.read_sentences(each.tokens).vectors
+            for each in (texts, wrong.contradictions)
+        )
+        scale = model.log_scale.exp() / SIZES["sentence_size"]
+        right, against = own[:2] @ images[0] * scale, false @ images[0] * scale
+        rows = [torch.cat([score[None], against]) for score in right]
+        expected = -sum(row.log_softmax(0)[0] for row in rows) / 3  # one of three has none
+        losses = [model.loss(each).parts["alignment_loss"] for each in (batch, wrong)]
+    assert (losses[1] - losses[0]).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 # ---- options ------------------------------------------------------------------------------------

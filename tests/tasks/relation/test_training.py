@@ -152,16 +152,22 @@ def test_resuming_is_exact(data, monkeypatch, recipe):
     assert_same_run(Path("checkpoints/straight"), Path("checkpoints/stopped"))
 
 
+def record_batches(monkeypatch):
+    """Return a list to which (epoch, batch) is added for every batch that is trained on."""
+    seen, batches = [], RelationJob.batches
+
+    def recorded(self, epoch, first):
+        for batch in batches(self, epoch, first):
+            seen.append((epoch, batch))
+            yield batch
+
+    monkeypatch.setattr(RelationJob, "batches", recorded)
+    return seen
+
+
 @pytest.mark.slow
 def test_epochs_have_different_texts_of_each_image(data, monkeypatch):
-    seen, batches = [], RelationJob.batches
-    monkeypatch.setattr(
-        RelationJob,
-        "batches",
-        lambda self, epoch, first: (
-            seen.append((epoch, b)) or b for b in batches(self, epoch, first)
-        ),
-    )
+    seen = record_batches(monkeypatch)
     train_one(data, "few", "--texts-per-image", "2", "--epochs", "2", "--loss", "ordinal")
     by_epoch = [[batch for number, batch in seen if number == epoch] for epoch in (0, 1)]
     texts = []
@@ -172,6 +178,59 @@ def test_epochs_have_different_texts_of_each_image(data, monkeypatch):
         texts.append({i: labels.tolist() for b in found for i, labels in _labels_by_image(b)})
     assert texts[0].keys() == texts[1].keys()
     assert texts[0] != texts[1]
+
+
+@pytest.mark.slow
+def test_generated_texts_are_new_in_every_epoch_and_given_ones_are_not(
+    data, tmp_path_factory, monkeypatch
+):
+    seen = record_batches(monkeypatch)
+    captions = tiny.data(tmp_path_factory)
+    for directory, run in ((captions, "generated"), (data, "given")):
+        heads = ["--heads", "cmi=0,0.25,0.5,0.75,1 sc=-1,0,1"]
+        train_one(directory, run, "--epochs", "2", *(heads if directory == captions else ()))
+        epochs = [
+            {image: texts for number, b in seen if number == epoch for image, texts in _texts(b)}
+            for epoch in (0, 1)
+        ]
+        assert epochs[0].keys() == epochs[1].keys()
+        changed = [epochs[0][image] != epochs[1][image] for image in epochs[0]]
+        assert any(changed) == (directory == captions)
+        seen.clear()
+
+
+def _texts(batch):
+    """Each image of a batch with its texts, as sets of sentences, and their labels."""
+    rows = batch.articles.tokens.tolist()
+    for number, image in enumerate(batch.ids):
+        found = []
+        for text in np.flatnonzero(batch.image_of_text == number):
+            sentences = np.flatnonzero(batch.articles.text_of_sentence == text)
+            tokens = {tuple(token for token in rows[s] if token) for s in sentences}
+            found.append((tokens, batch.labels[text].tolist()))
+        yield image, sorted(found, key=str)
+
+
+@pytest.mark.slow
+def test_an_autoencoder_gets_the_contradictions_of_its_images(data, monkeypatch):
+    seen = record_batches(monkeypatch)
+    train_one(data, "source", "--recipe", "autoencoder", "--heatmaps", "0", "--epochs", "1")
+    examples = {example.id: example for example in read_captions(data).split("train")}
+    vocabulary = checkpoint.load(Path("checkpoints/source")).vocabulary
+    count = 0
+    for _, batch in seen:
+        rows = batch.contradictions.tokens.tolist()
+        for row, owner in zip(rows, batch.image_of_contradiction.tolist(), strict=True):
+            example = examples[batch.ids[owner]]
+            words = " ".join(vocabulary.decode(token for token in row if token))
+            right = [
+                text.lower().rstrip(".")
+                for text, labels in zip(example.captions, example.labels, strict=True)
+                if labels.values.get("sc") == -1
+            ]
+            assert words in right
+            count += 1
+    assert count == relation.COUNTS["train"]
 
 
 def _labels_by_image(batch):
