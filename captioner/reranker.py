@@ -39,12 +39,13 @@ class Reranker:
     ) -> None:
         """Wrap one or more models; a Linker must have an m-CNN.
 
-        weight: of all models, at least 0; None selects the default of each. sample: images over
-        which p(text) is estimated, ideally a few training images of the captioner; if there are
-        none, a uniform image takes their place, which is less exact. cache: directory of stored
-        features, so that a frozen encoder does not run again for image files that it has seen; None
-        stores nothing. Raises InputError for an invalid weight, if there is no model, for a Linker
-        of any other model, and if a captioner's tokenizer is a function that is not available.
+        weight: of each model, at least 0; None selects the default of each, which several m-CNNs
+        share equally. sample: images over which p(text) is estimated, ideally a few training images
+        of the captioner; if there are none, a uniform image takes their place, which is less exact.
+        cache: directory of stored features, so that a frozen encoder does not run again for image
+        files that it has seen; None stores nothing. Raises InputError for an invalid weight, if
+        there is no model, for a Linker of any other model, and if a captioner's tokenizer is a
+        function that is not available.
         """
         if weight is not None and not 0 <= weight < np.inf:
             raise InputError(f"weight must be finite and at least 0, got {weight}")
@@ -57,7 +58,9 @@ class Reranker:
             else McnnScorer(model, cache)
             for model in listed
         ]
-        self.weights = [each.weight if weight is None else weight for each in self.scorers]
+        self.weights = _default_weights(self.scorers)
+        if weight is not None:
+            self.weights = [weight] * len(self.scorers)
 
     @classmethod
     def from_pretrained(
@@ -110,6 +113,16 @@ class Reranker:
             found = scorer.score([image], texts, pairs)
             scores = scores + weight * evidence_for_texts(found, scorer.log_priors(texts))
         return scores
+
+
+def _default_weights(scorers: Sequence[PairScorer]) -> list[float]:
+    """Return the default weight of each model.
+
+    M-CNNs of the same images and captions make much the same errors, so that their sum would count
+    for too much beside the cosine: they share the weight of one.
+    """
+    count = sum(isinstance(scorer, McnnScorer) for scorer in scorers)
+    return [each.weight / (count if isinstance(each, McnnScorer) else 1) for each in scorers]
 
 
 def load_scoring_model(

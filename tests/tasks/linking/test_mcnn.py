@@ -10,9 +10,10 @@ import torch
 
 import captioner
 import evaluate
-from captioner import Index, Linker, Reranker, TrainConfig
+from captioner import Captioner, Index, Linker, Reranker, TrainConfig
 from captioner import __main__ as command
 from captioner.checkpoints import checkpoint
+from captioner.data.images import Transform
 from captioner.data.readers import read_captions
 from captioner.errors import InputError, Interrupted
 from captioner.metrics.retrieval import retrieval_scores
@@ -181,7 +182,7 @@ def test_evaluation_and_search_rerank_by_several_models(runs, colours, tmp_path_
     shown = json.loads(capsys.readouterr().out)["hits"]
     linkers = [Linker.from_pretrained(path, "cpu") for path in paths]
     scores = Linker.from_pretrained(run, "cpu").similarity(images, query)[:, 0]
-    scores = scores + sum(linker.similarity(images, query)[:, 0] for linker in linkers) * 0.1
+    scores = scores + sum(linker.similarity(images, query)[:, 0] for linker in linkers) * 0.05
     best = np.argsort(-scores)[:3]
     assert [hit["image"] for hit in shown] == [images[i] for i in best]
     assert [hit["score"] for hit in shown] == pytest.approx(scores[best], abs=2e-3)
@@ -201,6 +202,14 @@ def test_texts_are_reranked_for_an_image(runs, colours, tmp_path_factory):
         known = " ".join(w for w in hit.text.split() if w != "zebra")  # unknown words are ignored
         added = 0.1 * linker.similarity(image, known)[0, 0]
         assert hit.score == pytest.approx(before[hit.text] + added, abs=1e-3)
+
+
+def test_m_cnns_share_their_default_weight(runs, tiny_model, vocabulary):
+    level = Linker.from_pretrained(runs / "word", "cpu")
+    captioner = Captioner(tiny_model(True), vocabulary, Transform(32))
+    assert Reranker(level).weights == [0.1]
+    assert Reranker([level, captioner, level]).weights == pytest.approx([0.05, 0.03, 0.05])
+    assert Reranker([level, captioner, level], weight=0.1).weights == [0.1, 0.1, 0.1]
 
 
 def test_only_models_of_pairs_rerank(tmp_path_factory):
