@@ -1,4 +1,4 @@
-"""CNNs on CPUs: convolutions fused with what follows, few large maps at a time
+"""CNNs on CPUs: convolutions fused with what follows, few large maps at a time.
 
 In inference, a convolution, its activation and a residual addition become one call of oneDNN, whose
 weight is brought into oneDNN's layout once. torch documents no interface to these calls, so the

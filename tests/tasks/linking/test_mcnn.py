@@ -59,15 +59,27 @@ def split_of(data, split="test"):
 
 
 @pytest.mark.slow
-def test_the_colours_are_learned_with_an_encoder_from_scratch(colours):
-    rates = {"learning_rate": 0.01, "encoder_learning_rate": 0.01, "dropout": 0.0}
-    patient = {"epochs": 40, "patience": 40, "average": 0.0}
-    result = train_python(colours, level="sentence", run="run", **rates, **patient)
+def test_the_colours_are_learned_with_the_encoder_of_a_captioner(colours, tmp_path_factory):
+    encoder = {"encoder_weights": str(tiny.run(tmp_path_factory, attention=True))}
+    sizes = {"word_size": 32, "maps": 32, "hidden_size": 64, "image_dimensions": 32}
+    patient = {"epochs": 40, "patience": 40, "average": 0.0, "learning_rate": 0.003, "dropout": 0.0}
+    result = train_python(colours, level="sentence", run="run", **encoder, **sizes, **patient)
     assert result.scores["i2t_R@1"] > 80
     images = sorted((colours / "val").glob("*.png"))
     texts = [f"{colour} is all one sees here" for colour in list(tiny.COLOURS)[:7]]
     hits = result.linker.similarity(images, texts).argmax(1) == np.arange(7)
     assert hits.sum() >= 6
+
+
+def test_an_encoder_from_scratch_is_trained(colours):
+    first, second = (
+        train_python(colours, run=f"{epochs}", epochs=epochs, average=0.0).run / "last"
+        for epochs in (1, 2)
+    )
+    weights = [checkpoint.load(run).weights for run in (first, second)]
+    for name in (name for name in weights[0] if name.startswith("encoder.")):
+        if name.endswith(".weight"):
+            assert not torch.equal(weights[0][name], weights[1][name]), name
 
 
 def test_a_checkpoint_scores_as_the_model_that_was_saved(colours):
