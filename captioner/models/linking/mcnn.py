@@ -210,7 +210,8 @@ class MultimodalCNN(nn.Module):
         right = torch.arange(count, device=images.device)
         others = (right + shifts[:, None]) % count  # (1 + K, N): the m of each n
         rows = owners[others]
-        scores = self.merge(images[rows], texts)  # (1 + K, N); the first row is of the right pairs
+        # (1 + K, N); the first row is of the right pairs
+        scores = self.merge(take(images, rows), texts)
         value = shifted_hinges(scores, others[1:], own[rows, right][1:], self.options.margin)
         return Loss(value, count, {RELATIVE: value.detach() / self.options.margin})
 
@@ -230,7 +231,7 @@ class MultimodalCNN(nn.Module):
             return torch.cat([self.merge(rows, texts) for rows in few])
         pairs = needed.nonzero()
         found = [
-            self.merge(images[image], TextParts(texts.sums[text], texts.gates[text]))
+            self.merge(take(images, image), TextParts(take(texts.sums, text), texts.gates[text]))
             for image, text in (chunk.T for chunk in torch.split(pairs, CHUNK))
         ]
         scores = images.new_zeros(needed.shape, dtype=torch.float32)
@@ -299,6 +300,15 @@ def convolve(layer: nn.Module, units: Tensor, gates: Tensor) -> TextParts:
     sums = found.new_full((*units.shape[:-1], found.shape[-1]), -torch.inf).flatten(-3, -2)
     sums[..., text * width + unit, :] = found
     return TextParts(sums.unflatten(-2, gates.shape), gates)
+
+
+def take(parts: Tensor, rows: Tensor) -> Tensor:
+    """Return the parts at `rows`, with gradients that are summed in float32.
+
+    A row is taken once for each of its pairs. A sum of bfloat16 stops growing at 256 times its
+    terms, and at less if large terms cancel out.
+    """
+    return parts.float()[rows].to(parts.dtype)
 
 
 def pool(units: Tensor, size: int, padding: float) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...vision.encoders import Encoder
-from ..linking.contrastive import info_nce
+from ..linking.contrastive import info_nce, own_texts
 from ..losses import Loss
 from .articles import Articles
 from .decoder import ImageDecoder, TextDecoder
@@ -213,8 +213,8 @@ class RelationModel(nn.Module):
             scores = images.embeddings @ read.vectors.T * scale  # (B, K)
             loss = info_nce(scores, owner)
             if false is not None:
-                rows = torch.arange(len(scores), device=scores.device)
-                own = batch.image_of_contradiction == rows[:, None]
+                assert batch.image_of_contradiction is not None
+                own = own_texts(batch.image_of_contradiction, len(scores))
                 wrong = images.embeddings @ false.T * scale  # (B, C)
                 wrong = wrong.masked_fill(~own, torch.finfo(wrong.dtype).min).logsumexp(1)
                 loss = loss + F.softplus(wrong[owner] - scores.gather(0, owner[None])[0]).sum()

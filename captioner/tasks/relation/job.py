@@ -161,9 +161,9 @@ class RelationJob:
         rng.shuffle(items)
         smallest = 2 * distributed.world_size()  # batch normalisation needs two images
         if len(items) < smallest:
-            texts = "texts" if self.is_autoencoder else "labelled texts"
+            kind = "texts" if self.is_autoencoder else "labelled texts"
             raise InputError(
-                f"training needs at least 2 images with {texts} per process, "
+                f"training needs at least 2 images with {kind} per process, "
                 f"{smallest} in total, got {len(items)}; add some to the train split"
             )
         size = max(self.inputs.options.training.batch_size, smallest)

@@ -238,6 +238,14 @@ def test_scaled_inputs_start_as_unscaled_ones():
     torch.testing.assert_close(found, expected)
 
 
+def test_gradients_of_rows_taken_many_times_are_complete_in_bfloat16():
+    """A row of bfloat16 that is taken 1000 times would otherwise get a gradient of 256."""
+    weight = torch.ones(2, 3, requires_grad=True)
+    mcnn.take(weight.bfloat16(), torch.zeros(1000, dtype=torch.long)).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[1000.0] * 3, [0.0] * 3]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_training_ranks_every_text_first(level):
     model, batch = tiny_model(level, negatives=8, maps=16, hidden_size=16), tiny_batch()
