@@ -133,7 +133,7 @@ def growth(device: torch.device, rounds: int) -> None:
         "batch": batches,
         "beams": (1, 2, 3, 5, 10),
         "vocabulary": (1000, 2541, 10_000, 30_000),
-        "positions": (49, 196),
+        "positions": (49, 196, 576),
         "steps": (10, 20, 40),
     }
     print("### Growth of decoding, Show, Attend and Tell, float32\n")

@@ -145,7 +145,7 @@ def growth(device: torch.device, rounds: int) -> None:
         "vocabulary": [
             (n, vary(SIZES, vocabulary=n), IMAGES, 12) for n in (1000, 2541, 10_000, 30_000)
         ],
-        "positions": [(n, vary(SIZES, positions=n), IMAGES, 12) for n in (49, 196)],
+        "positions": [(n, vary(SIZES, positions=n), IMAGES, 12) for n in (49, 196, 576)],
         "words": [(n, SIZES, IMAGES, n) for n in (6, 12, 24)],
     }
     for name, settings in cases.items():

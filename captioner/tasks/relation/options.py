@@ -9,7 +9,7 @@ AUTOENCODER = "autoencoder"
 RECONSTRUCTION, ACCURACY, MACRO_F1 = "reconstruction", "accuracy", "macro_f1"  # names of scores
 RECIPES: dict[str, dict[str, int | float | str]] = {
     AUTOENCODER: {
-        **{"watch": RECONSTRUCTION, "epochs": 8, "learning_rate": 3e-3, "batch_size": 64},
+        **{"watch": RECONSTRUCTION, "epochs": 5, "learning_rate": 3e-3, "batch_size": 64},
         **{"image_dropout": 0.3},
     }
 }

@@ -87,11 +87,12 @@ RELATION = Task(
     unit="texts",
     model_name=_name,
     defaults={
-        **{"batch_size": 32, "epochs": 4, "learning_rate": 3e-3},
+        **{"batch_size": 32, "epochs": 5, "learning_rate": 3e-3},
         **{"average": 0.99, "weight_decay": 0.1, "texts_per_image": 6},
     },
     small_cnn_defaults={
-        **{"encoder_learning_rate": 3e-3, "weight_decay": 0.01, "texts_per_image": 11},
+        **{"epochs": 3, "encoder_learning_rate": 3e-3, "weight_decay": 0.01},
+        **{"texts_per_image": 11},
         **{"image_grid": 8, "image_scaling": "none", "image_hidden": 128},
         **{"dropout": 0.1, "image_dropout": 0.0},
         **{"word_size": 32, "sentence_size": 64, "article_size": 128, "support_groups": 8},
