@@ -163,11 +163,13 @@ class Encoder(nn.Module):
         dtype = values[0].dtype
         if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
-        if self._fold is None or self._fold[0] != (dtype, version):
-            fold = fold_batch_norms(self.layers)
+        fold = self._fold  # other threads may replace it
+        if fold is None or fold[0] != (dtype, version):
+            layers = fold_batch_norms(self.layers)
             is_cpu = device.type == "cpu"
-            self._fold = (dtype, version), CPULayers(fold, self.stages, dtype) if is_cpu else fold
-        return self._fold[1]
+            fold = (dtype, version), CPULayers(layers, self.stages, dtype) if is_cpu else layers
+            self._fold = fold
+        return fold[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the copy for inference, which holds weights in a layout of this machine."""

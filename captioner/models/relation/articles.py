@@ -88,10 +88,10 @@ class ArticleStore:
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def counts(self) -> np.ndarray:
-        """The number of sentences (N,) of each text."""
-        return np.array([len(each) for each in self._rows], int)
+    def sentences(self, row: int) -> list[int]:
+        """Return a number for each sentence of a text; equal sentences have equal numbers."""
+        numbers: list[int] = self._rows[row].tolist()
+        return numbers
 
     def take(self, rows: Sequence[int]) -> Articles:
         """Return the texts at `rows`, without columns that contain only padding."""

@@ -52,6 +52,11 @@ class ReadSentences(NamedTuple):
     vectors: Tensor
     lengths: Tensor
 
+    def split(self, count: int) -> "tuple[ReadSentences, ReadSentences]":
+        """Return the first `count` sentences, and the others."""
+        first, others = zip(*((part[:count], part[count:]) for part in self), strict=True)
+        return ReadSentences(*first), ReadSentences(*others)
+
     @property
     def is_word(self) -> Tensor:
         """A mask (K, T) that is False for padding."""

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
 from ..linking.contrastive import info_nce, own_texts
 from ..losses import Loss
 from .articles import Articles
 from .decoder import ImageDecoder, TextDecoder
-from .encoder import ArticleEncoder, EmbeddedImages, JoinedArticles, ReadSentences
+from .encoder import ArticleEncoder, EmbeddedImages, JoinedArticles
 from .facts import Facts
 from .options import RelationOptions
 
@@ -156,15 +158,26 @@ class RelationModel(nn.Module):
     def loss(self, batch: RelationBatch) -> Loss:
         """Return the loss of the autoencoder if the batch has thumbnails, else of the classifier.
 
-        That of the classifier is the sum over the heads of the mean over the texts with a label.
-        Its `count` is the number of texts.
+        That of the autoencoder is the sum of the losses of text, thumbnail and alignment, the last
+        with its weight. That of the classifier is the sum over the heads of the mean over the texts
+        with a label. Its `count` is the number of texts.
         """
         images = self.embed_images(batch.images, are_features=batch.are_features)
-        read = self.articles.read_sentences(batch.articles.tokens)
+        tokens = batch.articles.tokens
+        if batch.contradictions is not None:  # read together: few words have no useful batch norm
+            rows = [*tokens, *batch.contradictions.tokens]
+            tokens = pad_sequence(rows, batch_first=True, padding_value=PAD)
+        everything = self.articles.read_sentences(tokens)
+        read, false = everything.split(len(batch.articles.tokens))
         repeated = images.take(batch.image_of_text)
         joined = self.articles.join(repeated, read, batch.articles)
         if batch.thumbnails is not None:
-            return self._reconstruction_loss(batch, images, read, joined.embeddings)
+            value, parts = self._reconstruction_loss(batch, joined.embeddings)
+            if self.options.alignment:
+                aligned = self._alignment_loss(batch, images, read.vectors, false.vectors)
+                value = value + self.options.alignment * aligned
+                parts["alignment_loss"] = aligned.detach()
+            return Loss(value, len(batch.articles), parts)
         logits, heads = self.classify(joined, batch.articles), self.options.parsed_heads
         losses = {
             head.name: self._head_loss(own, batch.labels[:, column])
@@ -176,9 +189,9 @@ class RelationModel(nn.Module):
     forward = loss
 
     def _reconstruction_loss(
-        self, batch: RelationBatch, images: EmbeddedImages, read: ReadSentences, embeddings: Tensor
-    ) -> Loss:
-        """Return the sum of the losses of text, thumbnail and alignment, the last with its weight.
+        self, batch: RelationBatch, embeddings: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the losses of text and thumbnail, and both.
 
         The loss of the text is the mean cross-entropy per word. That of the thumbnail is the mean
         squared error as a multiple of that of the mean training thumbnail.
@@ -189,31 +202,23 @@ class RelationModel(nn.Module):
         )
         targets = self.image_decoder.normalise(batch.thumbnails)[batch.image_of_text]
         image = F.mse_loss(self.image_decoder(embeddings).float(), targets)
-        value, parts = text + image, {"text_loss": text.detach(), "image_loss": image.detach()}
-        if self.options.alignment:
-            aligned = self._alignment_loss(batch, images, read)
-            value = value + self.options.alignment * aligned
-            parts["alignment_loss"] = aligned.detach()
-        return Loss(value, len(batch.articles), parts)
+        return text + image, {"text_loss": text.detach(), "image_loss": image.detach()}
 
     def _alignment_loss(
-        self, batch: RelationBatch, images: EmbeddedImages, read: ReadSentences
+        self, batch: RelationBatch, images: EmbeddedImages, true: Tensor, false: Tensor
     ) -> Tensor:
         """Return the InfoNCE loss of all sentences and images of the batch, per sentence.
 
         To it is added the cross-entropy of telling each sentence from the contradictions of its
-        image. In one softmax with the sentences of other images, they would count for little.
+        image. In one softmax with the sentences of other images, they would count for little. true
+        (K, S): vectors of the sentences. false (C, S): those of the contradictions.
         """
-        false = None
-        if batch.contradictions is not None:
-            false = self.articles.read_sentences(batch.contradictions.tokens).vectors
         owner = batch.image_of_text[batch.articles.text_of_sentence]
-        with torch.autocast(read.vectors.device.type, enabled=False):
-            scale = self.log_scale.exp().clamp_max(MAX_SCALE) / read.vectors.shape[1]
-            scores = images.embeddings @ read.vectors.T * scale  # (B, K)
+        with torch.autocast(true.device.type, enabled=False):
+            scale = self.log_scale.exp().clamp_max(MAX_SCALE) / true.shape[1]
+            scores = images.embeddings @ true.T * scale  # (B, K)
             loss = info_nce(scores, owner)
-            if false is not None:
-                assert batch.image_of_contradiction is not None
+            if batch.image_of_contradiction is not None:
                 own = own_texts(batch.image_of_contradiction, len(scores))
                 wrong = images.embeddings @ false.T * scale  # (B, C)
                 wrong = wrong.masked_fill(~own, torch.finfo(wrong.dtype).min).logsumexp(1)

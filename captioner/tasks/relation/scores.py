@@ -4,6 +4,7 @@ Shapes: N texts, M texts with a label.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -18,6 +19,7 @@ from ...metrics.confusion import ClassScores
 from ...models.relation.articles import ArticleReader, ArticleStore
 from ...models.relation.options import Head
 from ...relation import RelationClassifier
+from ...text.sentences import split_sentences
 from .options import ACCURACY, MACRO_F1
 from .reconstruction import Reconstruction
 
@@ -53,13 +55,25 @@ class LabelledSplit:
 
 
 def contradictions(split: LabelledSplit, heads: Sequence[Head]) -> np.ndarray:
-    """Return the rows of the texts of one sentence that contradict their image: sc is -1."""
-    for column, head in enumerate(heads):
-        if head.name == SC and -1.0 in head.levels:
-            wrong = split.labels[:, column] == head.index(-1.0)
-            found: np.ndarray = np.flatnonzero(wrong & (split.store.counts == 1))
-            return found
-    return np.zeros(0, int)
+    """Return the rows of the texts of one sentence that contradict their image: sc is -1.
+
+    A text that equals, as far as it is read, a sentence of the image's `pairs` is not among them.
+    """
+    columns = [i for i, head in enumerate(heads) if head.name == SC and -1.0 in head.levels]
+    if not columns:
+        return np.zeros(0, int)
+    wrong = split.labels[:, columns[0]] == heads[columns[0]].index(-1.0)
+    texts = [text for example in split.examples for text in example.captions]
+    learned: dict[int, set[int]] = defaultdict(set)
+    for row in split.pairs:
+        learned[split.image_of_text[row]].update(split.store.sentences(row))
+    found = [
+        row
+        for row in np.flatnonzero(wrong)
+        if len(split_sentences(texts[row])) == 1
+        and learned[split.image_of_text[row]].isdisjoint(split.store.sentences(row))
+    ]
+    return np.array(found, int)
 
 
 def read_split(

@@ -77,9 +77,10 @@ def test_an_encoder_from_scratch_is_trained(colours):
         for epochs in (1, 2)
     )
     weights = [checkpoint.load(run).weights for run in (first, second)]
-    for name in (name for name in weights[0] if name.startswith("encoder.")):
-        if name.endswith(".weight"):
-            assert not torch.equal(weights[0][name], weights[1][name]), name
+    names = [n for n in weights[0] if n.startswith("encoder.") and n.endswith(".weight")]
+    assert names
+    for name in names:
+        assert not torch.equal(weights[0][name], weights[1][name]), name
 
 
 def test_a_checkpoint_scores_as_the_model_that_was_saved(colours):

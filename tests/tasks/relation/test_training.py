@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from captioner.models.relation.articles import ArticleReader
 from captioner.models.relation.options import Head
 from captioner.tasks.relation.job import RelationJob, build_reader
 from captioner.tasks.relation.options import RelationTaskOptions
-from captioner.tasks.relation.scores import read_split, shuffled_images
+from captioner.tasks.relation.scores import contradictions, read_split, shuffled_images
 from tests.support import relation, tiny
 from tests.support.interrupting import assert_same_run, interrupt_at
 
@@ -163,6 +164,49 @@ def record_batches(monkeypatch):
 
     monkeypatch.setattr(RelationJob, "batches", recorded)
     return seen
+
+
+@pytest.mark.slow
+def test_resuming_is_exact_with_generated_texts(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    heads = ["--heads", "cmi=0,0.25,0.5,0.75,1 sc=-1,0,1"]
+    captions = ["--data", str(tiny.data(tmp_path_factory))]
+    words = [*relation.PLAIN, *heads, *captions, "--epochs", "2"]
+    train.main([*words, "--run", "straight"])
+    with monkeypatch.context() as patch:
+        interrupt_at(3, signal.SIGTERM, patch, RelationJob, "batches")
+        with pytest.raises(Interrupted):
+            train.main([*words, "--run", "stopped"])
+    train.main([*words, "--run", "stopped", "--resume"])
+    assert_same_run(Path("checkpoints/straight"), Path("checkpoints/stopped"))
+
+
+def test_texts_that_are_learned_as_true_are_no_contradictions(data):
+    examples = read_captions(data).split("train")
+    heads = [Head.parse(text) for text in relation.HEADS.split()]
+    vocabulary = build_reader(RelationTaskOptions(text_min_count=1), examples).vocabulary
+
+    def found(examples, **limits):
+        split = read_split(examples, ArticleReader(vocabulary, **limits), heads)
+        return contradictions(split, heads).tolist()
+
+    assert len(found(examples)) == len(examples)
+    alike = [replace(e, captions=(*e.captions[:-1], "It is not so.")) for e in examples]
+    assert len(found(alike)) == len(examples)
+    assert found(alike, max_words=2) == []  # all texts of the images begin with "it is"
+    unlabelled = [
+        replace(e, captions=e.captions[1:], labels=e.labels[1:]) for e in examples
+    ]  # then all texts are learned as true
+    assert found(unlabelled) == []
+    longer = [
+        replace(
+            e,
+            captions=(*e.captions, f"{e.captions[0]}\nIt is false."),
+            labels=(*e.labels, e.labels[-1]),
+        )
+        for e in examples
+    ]
+    assert len(found(longer, max_sentences=1)) == len(examples)
 
 
 @pytest.mark.slow
