@@ -79,7 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     for name, found in relation.labels.items():
         shares = "  ".join(f"{level:g}: {p:.2f}" for level, p in found.probabilities.items())
-        print(f"{name} {found.value:g} (expected {found.expected:.2f})  {shares}")
+        expected = round(found.expected, 2) + 0.0  # not -0.00
+        print(f"{name} {found.value:g} (expected {expected:.2f})  {shares}")
     if relation.unknown_words:
         print(f"unknown words: {', '.join(relation.unknown_words)}")
     for word, score in (support or {}).items():

@@ -72,6 +72,13 @@ class RelationJob:
         reader = build_reader(self._options, examples, start)
         heads = self._model_options.parsed_heads
         self.train = read_split(examples, reader, heads)
+        if not self.is_autoencoder:
+            for head, labels in zip(heads, self.train.labels.T, strict=True):
+                if not (labels >= 0).any():
+                    say(
+                        f"note: no text of the train split has the label {head.name}, so its "
+                        "predictions will mean nothing; pass --heads without it"
+                    )
         self.val = read_split(val_examples, reader, heads)
         self.model = self._build_model(reader, start).to(inputs.device)
         self.classifier = RelationClassifier(self.model, reader, inputs.transform)

@@ -65,11 +65,11 @@ def contradictions(split: LabelledSplit, heads: Sequence[Head]) -> np.ndarray:
     wrong = split.labels[:, columns[0]] == heads[columns[0]].index(-1.0)
     texts = [text for example in split.examples for text in example.captions]
     learned: dict[int, set[int]] = defaultdict(set)
-    for row in split.pairs:
+    for row in split.pairs.tolist():
         learned[split.image_of_text[row]].update(split.store.sentences(row))
     found = [
         row
-        for row in np.flatnonzero(wrong)
+        for row in np.flatnonzero(wrong).tolist()
         if len(split_sentences(texts[row])) == 1
         and learned[split.image_of_text[row]].isdisjoint(split.store.sentences(row))
     ]

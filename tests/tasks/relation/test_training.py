@@ -181,6 +181,14 @@ def test_resuming_is_exact_with_generated_texts(tmp_path, tmp_path_factory, monk
     assert_same_run(Path("checkpoints/straight"), Path("checkpoints/stopped"))
 
 
+@pytest.mark.slow
+def test_a_label_that_no_text_has_is_noted(data, capsys):
+    train_one(data, "three", "--heads", f"{relation.HEADS} status=0,1", "--epochs", "1")
+    out = capsys.readouterr().out
+    assert "note: no text of the train split has the label status, so its predictions" in out
+    assert "the label sc" not in out
+
+
 def test_texts_that_are_learned_as_true_are_no_contradictions(data):
     examples = read_captions(data).split("train")
     heads = [Head.parse(text) for text in relation.HEADS.split()]
