@@ -31,8 +31,7 @@ class RerankOptions(Options):
     rerank_weight: float | None = option(
         None,
         "weight of each model beside the cosine "
-        f"[{CAPTIONER_WEIGHT} for a captioner; {MCNN_WEIGHT} for an m-CNN, divided by the number "
-        "of m-CNNs]",
+        f"[{CAPTIONER_WEIGHT} for a captioner; {MCNN_WEIGHT} for an m-CNN, shared by several]",
         at_least=0,
     )
 
