@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ..checkpoints.runs import CHECKPOINTS, RESUME, run_directory
 from ..data.readers import ON_ERROR, READERS
@@ -11,6 +12,9 @@ from ..errors import InputError
 from ..options import Options, check_at_least, check_share, option
 from ..prefetch import WORKERS
 from ..vision.options import EncoderOptions
+
+M = TypeVar("M", bound=Options)
+T = TypeVar("T", bound=Options)
 
 
 @dataclass(frozen=True)
@@ -126,3 +130,9 @@ class OptionGroups:
     task: Options
     training: TrainingOptions
     run: RunOptions
+
+    def of(self, model: type[M], task: type[T]) -> tuple[M, T]:
+        """Return the options of the model and of the task as these classes, which they must be."""
+        assert isinstance(self.model, model)
+        assert isinstance(self.task, task)
+        return self.model, self.task

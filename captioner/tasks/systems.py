@@ -6,10 +6,11 @@ from ..errors import InputError
 from ..models.linking.options import CLIP
 from ..options import Options
 from .captioning.task import CAPTIONING
+from .linking.joint_task import JOINT
+from .linking.linear_task import LINEAR
 from .linking.mcnn_task import MCNN
 from .linking.regression_task import REGRESSION
 from .linking.spatial_task import SPATIAL
-from .linking.task import JOINT, LINEAR
 from .relation.task import RELATION
 from .task import Task
 

@@ -8,12 +8,9 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..discovery import is_image_name
-
-if TYPE_CHECKING:
-    from .reading import RawExample
 
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _STRINGS = re.compile(_STRING, re.DOTALL)
@@ -98,13 +95,12 @@ def contains_rows(row: Sequence[str], delimiter: str, columns: int) -> bool:
     return False
 
 
-def lines_notes(examples: Iterable["RawExample"]) -> list[str]:
+def lines_notes(texts: Iterable[Sequence[str]]) -> list[str]:
     """Return a note if text files with one caption per line seem to contain wrapped sentences.
 
-    A line continues a sentence if it begins in lower case in a text that begins in upper case, and
-    the line before has no final punctuation.
+    texts: the lines of each file. A line continues a sentence if it begins in lower case in a text
+    that begins in upper case, and the line before has no final punctuation.
     """
-    texts = [[str(caption) for caption, _ in example.captions] for example in examples]
     several = [lines for lines in texts if len(lines) > 1]
     wrapped = sum(map(_is_wrapped, several))
     if not wrapped or 2 * wrapped < len(several):

@@ -41,7 +41,7 @@ def read(root: Path) -> ReadResult:
         if text and text.suffix in LINES and text.stem.lower() not in NOT_CAPTIONS:
             advice = "add the image, or remove the text file"
             result.add_problem(SourceLocation(text), "no image has the same name", advice)
-    result.notes += lines_notes(result.examples)
+    result.notes += lines_notes(each.texts for each in result.examples)
     return result
 
 

@@ -82,6 +82,11 @@ class RawExample:
     scope: Hashable = None
     labels: list[TextLabels] = field(default_factory=list)
 
+    @property
+    def texts(self) -> list[str]:
+        """The captions without their locations."""
+        return [str(caption) for caption, _ in self.captions]
+
 
 @dataclass
 class ReadResult:

@@ -104,7 +104,7 @@ def _read_shard(tar: Path | Location, shard: str, result: ReadResult) -> None:
         elif text:
             advice = "add the image, or remove the text file"
             result.add_problem(SourceLocation(tar / text), f"{key} has no image", advice)
-    result.notes += lines_notes(result.examples[before:])
+    result.notes += lines_notes(each.texts for each in result.examples[before:])
 
 
 def _group_members(

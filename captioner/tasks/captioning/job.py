@@ -21,6 +21,7 @@ from ...distributed import say
 from ...evaluation.split import Evaluation, ScoringSettings, evaluate_split, measure_pointing
 from ...metrics.captions import SCORES, signature
 from ...models.captioning.build import CaptioningModel, build_model
+from ...models.captioning.options import ModelOptions
 from ...models.losses import Loss
 from ...models.parameter_count import count_parameters, describe_parameters
 from ...text.tokenizer import get_tokenizer, one_word_note
@@ -31,9 +32,8 @@ from ..encoding import build_configured_encoder, open_split
 from ..options import OptionGroups
 from ..task import JobInputs
 from .batches import EpochBatches
-from .options import CaptioningOptions
+from .options import CaptioningOptions, epoch_metrics
 from .samples import NamedSample, draw_heatmaps, evenly_spaced, named_sample, show_samples
-from .task import epoch_metrics, options_of, teacher_paths
 from .teachers import build_teachers, read_teachers
 
 CALIBRATION = 1000  # images
@@ -51,7 +51,7 @@ class CaptioningJob:
         """
         groups, start = inputs.options, inputs.start
         self.groups, self.run = groups, inputs.run
-        self._model_options, self._options = options_of(groups)
+        self._model_options, self._options = groups.of(ModelOptions, CaptioningOptions)
         training, held_out = (inputs.data.split(name) for name in ("train", "val"))
         self.vocabulary = (
             start.vocabulary if start else build_vocabulary(training, self._options)
@@ -63,7 +63,7 @@ class CaptioningJob:
             say(f"note: {truncated} training captions are truncated to {MAX_WORDS} words")
         self.model = make_model(groups, len(self.vocabulary), start).to(inputs.device)
         teacher = None
-        if teachers := read_teachers(teacher_paths(groups), inputs.transform):
+        if teachers := read_teachers(self._options, inputs.transform):
             teacher = build_teachers(teachers, self.model, self.vocabulary).to(inputs.device)
         self.training = open_split(self.model.encoder, training, inputs, "maps")
         if start is None:
@@ -175,7 +175,7 @@ def make_model(
     groups: OptionGroups, vocabulary_size: int, start: Checkpoint | None
 ) -> CaptioningModel:
     """Build the configured model, and load the weights of the checkpoint `start`, if any."""
-    options, _ = options_of(groups)
+    options, _ = groups.of(ModelOptions, CaptioningOptions)
     encoder = build_configured_encoder(groups)
     model = build_model(encoder, vocabulary_size, options)
     if start:

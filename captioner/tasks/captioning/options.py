@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...metrics.captions import WITHOUT_JAVA, select_metrics
 from ...options import Options, check_at_least, check_share, option
 from ...text.tokenizer import get_tokenizer
+
+DEFAULT_SCORE = "BLEU-4"
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,11 @@ class CaptioningOptions(Options):
         check_at_least(self, 1, "min_count", "beam_size")
         get_tokenizer(self.tokenizer)  # raises InputError for an unknown one
         check_share(self, "cross_entropy_share", "scheduled_sampling")
+
+
+def epoch_metrics(watch: str | None) -> tuple[str, ...]:
+    """Return the metrics to compute after each epoch.
+
+    METEOR is slow, so it is included only if it is watched.
+    """
+    return select_metrics((*WITHOUT_JAVA, watch or DEFAULT_SCORE))

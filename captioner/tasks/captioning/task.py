@@ -1,18 +1,17 @@
 """The captioning task: Show and Tell, and Show, Attend and Tell."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...decoding.options import DecodingOptions
 from ...evaluation.options import ScoringOptions
-from ...metrics.captions import SCORES, WITHOUT_JAVA, select_metrics
+from ...metrics.captions import SCORES
 from ...models.captioning.options import ModelOptions
 from ...options import option_names, to_dict
 from ...text.tokenizer import WORDS, get_tokenizer
 from ..options import OptionGroups
 from ..task import Job, JobInputs, Task
-from .options import CaptioningOptions
+from .options import DEFAULT_SCORE, CaptioningOptions, epoch_metrics
 
 if TYPE_CHECKING:
     from ...captioner import Captioner
@@ -32,7 +31,6 @@ SMALL_CNN_DEFAULTS: dict[str, int | float] = {
     "average": 0.98,
     "epochs": 8,
 }
-DEFAULT_SCORE = "BLEU-4"
 EVALUATION_FLAGS = frozenset(
     {
         *("report", "precision", "compile"),
@@ -43,23 +41,9 @@ EVALUATION_FLAGS = frozenset(
 NEGLIGIBLE_BLEU = 0.02  # on a scale of 0 to 100; BLEU is not exactly 0 if no n-gram matches
 
 
-def options_of(groups: OptionGroups) -> tuple[ModelOptions, CaptioningOptions]:
-    """Return the options of the captioning task, with their types."""
-    assert isinstance(groups.model, ModelOptions)
-    assert isinstance(groups.task, CaptioningOptions)
-    return groups.model, groups.task
-
-
-def epoch_metrics(watch: str | None) -> tuple[str, ...]:
-    """Return the metrics to compute after each epoch.
-
-    METEOR is slow, so it is included only if it is watched.
-    """
-    return select_metrics((*WITHOUT_JAVA, watch or DEFAULT_SCORE))
-
-
 def _idle_options(groups: OptionGroups) -> dict[str, str]:
-    (model, options), starts = options_of(groups), groups.run.start_from is not None
+    model, options = groups.of(ModelOptions, CaptioningOptions)
+    starts = groups.run.start_from is not None
     attends = (model.attention, "needs --attention")
     supervised = (not options.self_critical, "cannot be combined with --self-critical")
     conditions = {
@@ -88,14 +72,16 @@ def _check_inputs(groups: OptionGroups) -> None:
     from .teachers import read_teachers
 
     epoch_metrics(groups.training.watch)  # raises InputError if METEOR is watched without Java
-    read_teachers(teacher_paths(groups), encoder_transform(groups.encoder))
+    read_teachers(groups.of(ModelOptions, CaptioningOptions)[1], encoder_transform(groups.encoder))
 
 
 def _stored(groups: OptionGroups) -> dict[str, Any]:
     from ...checkpoints import checkpoint
+    from .teachers import teacher_paths
 
-    options = to_dict(options_of(groups)[1])
-    min_count, teachers = options.pop("min_count"), teacher_paths(groups)
+    _, given = groups.of(ModelOptions, CaptioningOptions)
+    options, teachers = to_dict(given), teacher_paths(given)
+    min_count = options.pop("min_count")
     name = get_tokenizer(options.pop("tokenizer")).name
     return {
         "training": {name: value for name, value in options.items() if name != "teachers"},
@@ -103,13 +89,6 @@ def _stored(groups: OptionGroups) -> dict[str, Any]:
         "teachers": [{"path": str(path), "weights": checkpoint.identity(path)} for path in teachers]
         or None,
     }
-
-
-def teacher_paths(groups: OptionGroups) -> list[Path]:
-    """Return the local directories of the teachers; those on the hub are downloaded."""
-    from ...checkpoints import hub
-
-    return [hub.local(path) for path in options_of(groups)[1].teachers]
 
 
 def _build(inputs: JobInputs) -> Job:
@@ -144,7 +123,7 @@ CAPTIONING = Task(
     ),
     scores=(DEFAULT_SCORE, *(name for name in SCORES if name != DEFAULT_SCORE)),
     unit="words",
-    model_name=lambda groups: options_of(groups)[0].name,
+    model_name=lambda groups: groups.of(ModelOptions, CaptioningOptions)[0].name,
     negligible=NEGLIGIBLE_BLEU,
     small_cnn_defaults=SMALL_CNN_DEFAULTS,
     idle_options=_idle_options,

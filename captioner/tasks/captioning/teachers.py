@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...checkpoints import checkpoint
+from ...checkpoints import checkpoint, hub
 from ...checkpoints.captioning import restore
 from ...checkpoints.checkpoint import Checkpoint
 from ...data.images import Transform
@@ -12,14 +12,20 @@ from ...models.base import CaptionModel
 from ...models.captioning.build import CaptioningModel
 from ...models.captioning.ensemble import Candidate, build_ensemble
 from ...text.vocabulary import Vocabulary
+from .options import CaptioningOptions
 
 
-def read_teachers(paths: Sequence[Path], transform: Transform) -> list[Checkpoint]:
+def teacher_paths(options: CaptioningOptions) -> list[Path]:
+    """Return the local directories of the teachers; those on the hub are downloaded."""
+    return [hub.local(path) for path in options.teachers]
+
+
+def read_teachers(options: CaptioningOptions, transform: Transform) -> list[Checkpoint]:
     """Read the teachers' checkpoints.
 
     transform: the student's. Raises InputError for a checkpoint with a different transform.
     """
-    teachers = [checkpoint.load(path) for path in paths]
+    teachers = [checkpoint.load(path) for path in teacher_paths(options)]
     for teacher in teachers:
         if teacher.transform != transform:
             raise InputError(

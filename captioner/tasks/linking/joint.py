@@ -14,7 +14,7 @@ from ...data.dataset import CaptionData, fingerprint
 from ...distributed import say
 from ...errors import InputError
 from ...models.linking.joint import Differences, Exchanged, JointBatch, JointEmbedding
-from ...models.linking.options import RANDOM_NEGATIVE
+from ...models.linking.options import RANDOM_NEGATIVE, JointOptions
 from ...models.linking.texts import TextReader, Texts, concatenate, load_reader
 from ...models.parameter_count import count_parameters, describe_parameters
 from ...prefetch import load_ahead
@@ -27,7 +27,6 @@ from ..task import JobInputs
 from .batch_texts import Opposites, ShortTexts, are_parts, number_stems
 from .job import CaptionedImage, LinkingJob, merge, read_image_rows
 from .options import WORD2VEC, JointTaskOptions
-from .task import joint_options
 from .text_vectors import fit_sentence_encoder
 
 FEW_STEPS = 200
@@ -46,7 +45,7 @@ class JointJob(LinkingJob):
         """Build or load the vocabulary, build the model, and open the images or features."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
-        self._model_options, options = joint_options(groups)
+        self._model_options, options = groups.of(JointOptions, JointTaskOptions)
         reader = load_reader(start.path) if start else build_reader(options, inputs.data)
         rows = read_image_rows(options.image_vectors, inputs.data)
         encoder = build_configured_encoder(groups) if rows is None else None

@@ -13,7 +13,7 @@ from ...data.sources import Source
 from ...data.tags import FORMAT, read_tags
 from ...linker import Linker
 from ...metrics.classification import LabelScores, label_scores
-from .spatial_task import HELD_OUT, SEEN
+from .options import HELD_OUT, SEEN
 from .vectors import RetrievalResult, rank_split, split_scores
 
 FREQUENT = 100  # seen labels that are scored: the most frequent in training

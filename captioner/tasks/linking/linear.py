@@ -7,11 +7,12 @@ import torch
 from ...checkpoints.checkpoint import load_checkpoint_weights
 from ...distributed import say
 from ...models.linking.linear import LinearMap, PairBatch, image_vectors
+from ...models.linking.options import LinearOptions
 from ...models.linking.texts import TextReader, load_reader
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
 from .job import CaptionedImage, LinkingJob, merge, read_image_rows, split_range
-from .task import linear_options
+from .options import LinearTaskOptions
 from .text_vectors import build_sentence_encoder, caption_vectors
 
 READ_AT_ONCE = 4096  # images
@@ -24,7 +25,7 @@ class LinearJob(LinkingJob):
         """Fit or load the sentence encoder, build the model, and open the images."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
-        model_options, options = linear_options(groups)
+        model_options, options = groups.of(LinearOptions, LinearTaskOptions)
         if start:
             reader = load_reader(start.path)
         else:

@@ -13,6 +13,7 @@ from ...distributed import say
 from ...models.linking.joint import JointBatch
 from ...models.linking.mcnn import MultimodalCNN
 from ...models.linking.mcnn_start import start_as_similarity
+from ...models.linking.options import McnnOptions
 from ...models.linking.texts import TextReader, load_reader
 from ...models.parameter_count import count_parameters, describe_parameters
 from ...prefetch import load_ahead
@@ -23,8 +24,7 @@ from ..encoding import build_configured_encoder
 from ..task import JobInputs
 from .job import CaptionedImage, LinkingJob, merge
 from .joint import fill_embedding
-from .mcnn_task import mcnn_options
-from .options import RANDOM
+from .options import RANDOM, McnnTaskOptions
 from .pair_scores import evenly_spaced, score_all_pairs, select_images
 from .vectors import RetrievalResult
 
@@ -41,7 +41,7 @@ class McnnJob(LinkingJob):
         """Build or load the vocabulary, build the model, and open the images or features."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
-        model_options, options = mcnn_options(groups)
+        model_options, options = groups.of(McnnOptions, McnnTaskOptions)
         captions = [text for example in self.examples for text in example.captions]
         if start:
             reader = load_reader(start.path)

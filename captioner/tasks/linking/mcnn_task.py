@@ -4,27 +4,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...models.linking.options import McnnOptions
-from ...options import to_dict
 from ..options import OptionGroups
 from ..task import Job, JobInputs, Task
 from .options import RANDOM, WORD2VEC, McnnTaskOptions
-from .task import LINEAR, NO_SAMPLES, SCORES
+from .task import NO_SAMPLES, SCORES, load_linker, stored_options
 
 if TYPE_CHECKING:
     from ...checkpoints.checkpoint import Checkpoint
     from ...evaluation.options import EvaluationRequest
 
 
-def mcnn_options(groups: OptionGroups) -> tuple[McnnOptions, McnnTaskOptions]:
-    """Return the options of the multimodal CNN, with their types."""
-    assert isinstance(groups.model, McnnOptions)
-    assert isinstance(groups.task, McnnTaskOptions)
-    return groups.model, groups.task
-
-
 def _idle(groups: OptionGroups) -> dict[str, str]:
     idle = dict.fromkeys(MCNN.hidden, "has no effect with --system mcnn")
-    if mcnn_options(groups)[0].loss == "infonce":
+    if groups.of(McnnOptions, McnnTaskOptions)[0].loss == "infonce":
         idle["margin"] = "needs --loss hinges"
     else:
         idle["temperature"] = "needs --loss infonce"
@@ -37,7 +29,7 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
 def _check(groups: OptionGroups) -> None:
     from .text_vectors import check_word_vectors
 
-    _, options = mcnn_options(groups)
+    _, options = groups.of(McnnOptions, McnnTaskOptions)
     if groups.run.start_from is None:
         check_word_vectors(options.word_vectors, (WORD2VEC, RANDOM))
 
@@ -65,7 +57,7 @@ MCNN: Task = Task(
     ),
     scores=SCORES,
     unit="texts",
-    model_name=lambda groups: f"mcnn-{mcnn_options(groups)[0].level}",
+    model_name=lambda groups: f"mcnn-{groups.of(McnnOptions, McnnTaskOptions)[0].level}",
     defaults={
         **{"batch_size": 128, "epochs": 8, "learning_rate": 3e-3},
         **{"average": 0.98, "weight_decay": 0.1},
@@ -81,9 +73,9 @@ MCNN: Task = Task(
     hidden=NO_SAMPLES,
     idle_options=_idle,
     check_inputs=_check,
-    stored=lambda groups: {MCNN.name: to_dict(groups.task)},
+    stored=lambda groups: {MCNN.name: stored_options(groups)},
     build=_build,
-    load=LINEAR.load,
+    load=load_linker,
     evaluate=_evaluate,
     evaluation_flags=frozenset({"ranked_images"}),
 )

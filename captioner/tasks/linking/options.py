@@ -33,6 +33,9 @@ class RegressionTaskOptions(TextVectorOptions):
 
 
 WORD2VEC = "word2vec"  # a value of --word-vectors
+PPMI_IMAGE = "ppmi-image"  # PPMI and SVD of words in the captions of the same image
+SEEN, HELD_OUT = "mAP_seen", "mAP_held_out"  # scores of the spatial embedding
+QUERY_FLAGS = frozenset({"queries", "concepts", "failures"})  # of evaluation
 
 # Favre 2017, who leaves the optimiser open: Adam at 1e-3, here with cosine decay.
 FAVRE2017: dict[str, Any] = {

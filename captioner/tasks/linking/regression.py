@@ -6,6 +6,7 @@ import torch
 
 from ...checkpoints.checkpoint import load_checkpoint_weights
 from ...distributed import say
+from ...models.linking.options import RegressionOptions
 from ...models.linking.regression import RegressionBatch, TextRegression
 from ...models.linking.texts import TextReader, load_reader
 from ...models.parameter_count import count_parameters, describe_parameters
@@ -13,8 +14,8 @@ from ...prefetch import load_ahead
 from ..encoding import build_configured_encoder
 from ..task import JobInputs
 from .job import CaptionedImage, LinkingJob, merge, read_image_rows
+from .options import RegressionTaskOptions
 from .queries import score_queries
-from .regression_task import regression_options
 from .text_vectors import build_sentence_encoder
 from .vectors import RetrievalResult
 
@@ -26,7 +27,7 @@ class RegressionJob(LinkingJob):
         """Fit or load the sentence encoder, build the model, and open the images or features."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
-        model_options, options = regression_options(groups)
+        model_options, options = groups.of(RegressionOptions, RegressionTaskOptions)
         if start:
             reader = load_reader(start.path)
         else:

@@ -2,27 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...models.linking.options import RegressionOptions
-from ...options import to_dict
 from ...text.options import FITTED, REDUCED
 from ...text.word_vectors import is_vector_file, split_weighting
 from ..options import OptionGroups
 from ..task import Job, JobInputs, Task
 from .options import RegressionTaskOptions
-from .task import EVALUATION_FLAGS, LINEAR, NO_SAMPLES, SCORES
-
-
-def regression_options(groups: OptionGroups) -> tuple[RegressionOptions, RegressionTaskOptions]:
-    """Return the options of the regression, with their types."""
-    assert isinstance(groups.model, RegressionOptions)
-    assert isinstance(groups.task, RegressionTaskOptions)
-    return groups.model, groups.task
+from .task import (
+    EVALUATION_FLAGS,
+    NO_SAMPLES,
+    SCORES,
+    evaluate_retrieval,
+    load_linker,
+    stored_options,
+)
 
 
 def _idle(groups: OptionGroups) -> dict[str, str]:
-    (model, options), starts = regression_options(groups), groups.run.start_from is not None
+    model, options = groups.of(RegressionOptions, RegressionTaskOptions)
+    starts = groups.run.start_from is not None
     idle = dict.fromkeys(REGRESSION.hidden, "has no effect with --system regression")
     if model.loss != "ranking":
         idle["margin"] = "needs --loss ranking"
@@ -53,22 +52,16 @@ def _check(groups: OptionGroups) -> None:
     from ...text.given_rows import open_rows
     from .text_vectors import check_sentence_encoder
 
-    _, options = regression_options(groups)
+    _, options = groups.of(RegressionOptions, RegressionTaskOptions)
     if options.image_vectors is not None:
         open_rows(options.image_vectors, "image vectors")
     if groups.run.start_from is None:
         check_sentence_encoder(options)
 
 
-def _stored(groups: OptionGroups) -> dict[str, Any]:
-    options = to_dict(groups.task)
-    stored = {**options, "text_vectors": list(options["text_vectors"])}  # as JSON has it
-    return {REGRESSION.name: stored}
-
-
 def _name(groups: OptionGroups) -> str:
     """Return the name of the model: its loss, and its text vectors unless they are the default."""
-    model, options = regression_options(groups)
+    model, options = groups.of(RegressionOptions, RegressionTaskOptions)
     sources = options.text_vectors
     names = () if sources == RegressionTaskOptions().text_vectors else map(plain_name, sources)
     return "-".join(("regression", model.loss, *names))
@@ -85,7 +78,7 @@ def _build(inputs: JobInputs) -> Job:
     return RegressionJob(inputs)
 
 
-REGRESSION = Task(
+REGRESSION: Task = Task(
     name="regression",
     title="regression from images to text vectors",
     model_options=RegressionOptions,
@@ -101,9 +94,9 @@ REGRESSION = Task(
     hidden=NO_SAMPLES,
     idle_options=_idle,
     check_inputs=_check,
-    stored=_stored,
+    stored=lambda groups: {REGRESSION.name: stored_options(groups)},
     build=_build,
-    load=LINEAR.load,
-    evaluate=LINEAR.evaluate,
+    load=load_linker,
+    evaluate=evaluate_retrieval,
     evaluation_flags=EVALUATION_FLAGS,
 )

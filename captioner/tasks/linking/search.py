@@ -16,8 +16,8 @@ from ...linker import Linker
 from ...options import flag_of
 from ...retrieval.query_sets import read_queries
 from .failures import write_failures
+from .options import QUERY_FLAGS
 from .queries import score_concepts, score_queries
-from .task import QUERY_FLAGS
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ...data.labels import (
 from ...distributed import say
 from ...errors import InputError
 from ...linker import Linker
+from ...models.linking.options import SpatialOptions
 from ...models.linking.spatial import SpatialBatch, SpatialEmbedding
 from ...models.linking.texts import TextReader, load_reader
 from ...models.parameter_count import count_parameters, describe_parameters
@@ -33,9 +34,8 @@ from ..encoding import build_configured_encoder
 from ..task import JobInputs
 from .job import LinkingJob
 from .label_scores import SpatialResult, label_words, score_spatial
-from .options import SpatialTaskOptions
+from .options import PPMI_IMAGE, SpatialTaskOptions
 from .spatial_figures import draw_maps, draw_plane
-from .spatial_task import PPMI_IMAGE, spatial_options
 from .text_vectors import build_sentence_encoder
 
 
@@ -48,7 +48,7 @@ class SpatialJob(LinkingJob):
         """Choose or load the labels, build the model, and open the images or feature maps."""
         super().__init__(inputs)
         groups, start = inputs.options, inputs.start
-        model_options, options = spatial_options(groups)
+        model_options, options = groups.of(SpatialOptions, SpatialTaskOptions)
         self._options = options
         if start:
             reader, labels = load_reader(start.path), load_labels(start.path)

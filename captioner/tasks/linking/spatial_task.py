@@ -1,16 +1,15 @@
 """The task of localising words in images: the spatial embedding."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import InputError
 from ...models.linking.options import SpatialOptions
-from ...options import to_dict
 from ...text.options import WEIGHTED
 from ...text.word_vectors import is_vector_file, split_weighting
 from ..options import OptionGroups
 from ..task import Job, JobInputs, Task
-from .options import SpatialTaskOptions
-from .task import LINEAR, SCORES
+from .options import HELD_OUT, PPMI_IMAGE, SEEN, SpatialTaskOptions
+from .task import SCORES, load_linker, stored_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,21 +17,12 @@ if TYPE_CHECKING:
     from ...checkpoints.checkpoint import Checkpoint
     from ...evaluation.options import EvaluationRequest
 
-SEEN, HELD_OUT = "mAP_seen", "mAP_held_out"
-PPMI_IMAGE = "ppmi-image"  # PPMI and SVD of words in the captions of the same image
 SOURCES = (PPMI_IMAGE, "ppmi-svd", "lsa", "word2vec", "fasttext")  # of word vectors
 SEGMENTATION_FLAGS = frozenset({"masks", "threshold", "refine"})  # of evaluation
 
 
-def spatial_options(groups: OptionGroups) -> tuple[SpatialOptions, SpatialTaskOptions]:
-    """Return the options of the spatial embedding, with their types."""
-    assert isinstance(groups.model, SpatialOptions)
-    assert isinstance(groups.task, SpatialTaskOptions)
-    return groups.model, groups.task
-
-
 def _idle(groups: OptionGroups) -> dict[str, str]:
-    _, options = spatial_options(groups)
+    _, options = groups.of(SpatialOptions, SpatialTaskOptions)
     idle = dict.fromkeys(SPATIAL.hidden, "has no effect with --system spatial")
     if not any(source.removesuffix(WEIGHTED) in SOURCES for source in options.text_vectors):
         idle["text_dimensions"] = f"needs one of these --text-vectors: {', '.join(SOURCES)}"
@@ -46,7 +36,7 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
 def _check(groups: OptionGroups) -> None:
     from .text_vectors import check_sentence_encoder
 
-    _, options = spatial_options(groups)
+    _, options = groups.of(SpatialOptions, SpatialTaskOptions)
     if options.tags is not None and not options.tags.exists():
         raise InputError(f"tags {options.tags} do not exist; check the path")
     if groups.run.start_from is not None:
@@ -67,11 +57,6 @@ def _check(groups: OptionGroups) -> None:
         check_sentence_encoder(options)
 
 
-def _stored(groups: OptionGroups) -> dict[str, Any]:
-    options = to_dict(groups.task)
-    return {SPATIAL.name: {**options, "text_vectors": list(options["text_vectors"])}}  # as in JSON
-
-
 def _build(inputs: JobInputs) -> Job:
     from .spatial import SpatialJob
 
@@ -84,7 +69,7 @@ def _evaluate(checkpoints: "Sequence[Checkpoint]", request: "EvaluationRequest")
     evaluate_checkpoints(checkpoints, request)
 
 
-SPATIAL = Task(
+SPATIAL: Task = Task(
     name="spatial",
     title="localisation of words in images: labels, maps and regions",
     model_options=SpatialOptions,
@@ -109,9 +94,9 @@ SPATIAL = Task(
     hidden=frozenset({"samples"}),
     idle_options=_idle,
     check_inputs=_check,
-    stored=_stored,
+    stored=lambda groups: {SPATIAL.name: stored_options(groups)},
     build=_build,
-    load=LINEAR.load,
+    load=load_linker,
     evaluate=_evaluate,
     evaluation_flags=SEGMENTATION_FLAGS,
 )

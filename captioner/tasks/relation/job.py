@@ -24,6 +24,7 @@ from ...models.losses import Loss
 from ...models.parameter_count import count_parameters, describe_parameters
 from ...models.relation.articles import ArticleReader
 from ...models.relation.model import RelationBatch, RelationModel
+from ...models.relation.options import RelationOptions
 from ...prefetch import load_ahead
 from ...relation import RelationClassifier, group_rows
 from ...text.sentences import split_sentences
@@ -37,7 +38,6 @@ from .options import AUTOENCODER, RelationTaskOptions
 from .reconstruction import measure
 from .scores import LabelledSplit, RelationResult, classify_split, contradictions, read_split
 from .sheet import SHEET, save_sheet
-from .task import relation_options
 
 
 class Item(NamedTuple):
@@ -62,7 +62,7 @@ class RelationJob:
         """
         groups, start = inputs.options, inputs.start
         self.inputs = inputs
-        self._model_options, self._options = relation_options(groups)
+        self._model_options, self._options = groups.of(RelationOptions, RelationTaskOptions)
         self.is_autoencoder = self._options.recipe == AUTOENCODER
         self.data = with_relations(inputs.data)
         examples, val_examples = self.data.split("train"), self.data.split("val")

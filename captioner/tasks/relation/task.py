@@ -22,15 +22,8 @@ if TYPE_CHECKING:
     from ...relation import RelationClassifier
 
 
-def relation_options(groups: OptionGroups) -> tuple[RelationOptions, RelationTaskOptions]:
-    """Return the options of the relation task, with their types."""
-    assert isinstance(groups.model, RelationOptions)
-    assert isinstance(groups.task, RelationTaskOptions)
-    return groups.model, groups.task
-
-
 def _idle(groups: OptionGroups) -> dict[str, str]:
-    _, options = relation_options(groups)
+    _, options = groups.of(RelationOptions, RelationTaskOptions)
     idle = dict.fromkeys(RELATION.hidden, "has no effect with --system relation")
     if options.recipe == AUTOENCODER:
         classifying = ("loss", "texts_per_image")
@@ -53,7 +46,9 @@ def _stored(groups: OptionGroups) -> dict[str, Any]:
 
 
 def _name(groups: OptionGroups) -> str:
-    return "-".join(filter(None, ("relation", relation_options(groups)[1].recipe)))
+    return "-".join(
+        filter(None, ("relation", groups.of(RelationOptions, RelationTaskOptions)[1].recipe))
+    )
 
 
 def _build(inputs: JobInputs) -> Job:

@@ -17,6 +17,7 @@ from captioner.data.sources import FunctionSource
 from captioner.errors import InputError, Interrupted
 from captioner.models.captioning.distillation import add_soft_targets, compute_soft_targets
 from captioner.models.captioning.ensemble import Ensemble
+from captioner.tasks.captioning.options import CaptioningOptions
 from captioner.tasks.captioning.teachers import build_teachers, read_teachers
 from captioner.text.vocabulary import Vocabulary
 from tests.support import tiny
@@ -176,14 +177,14 @@ def test_incompatible_teachers_are_refused(work, tiny_model):
     call, base = work
     taught = checkpoint.load(Path(base))
     words, seen = taught.vocabulary, Transform(**taught.config["transform"])
-    teachers = read_teachers([Path(base)], seen)
+    teachers = read_teachers(CaptioningOptions(teachers=(Path(base),)), seen)
     student = tiny_model(attention=True)  # frozen, its encoder is another one
     with pytest.raises(InputError, match="cannot be used: its encoder differs from"):
         build_teachers(teachers, student, words)
     with pytest.raises(InputError, match="cannot be used: its vocabulary differs"):
         build_teachers(teachers, student, Vocabulary(["dog"]))
     with pytest.raises(InputError, match=r"transforms images with Transform\(size=32"):
-        read_teachers([Path(base)], replace(seen, size=64))
+        read_teachers(CaptioningOptions(teachers=(Path(base),)), replace(seen, size=64))
     with pytest.raises(InputError, match="checkpoint nobody does not exist"):
         call("wrong", "--teachers", "nobody")
     learner = tiny_model(attention=True, trained_from=0)

@@ -10,14 +10,15 @@ from captioner.models.losses import Loss
 from captioner.options import flag_of, option_names
 from captioner.tasks.linking.collapse import STEPS, CollapseWatch
 from captioner.tasks.linking.joint import JointJob
+from captioner.tasks.linking.joint_task import JOINT
 from captioner.tasks.linking.linear import LinearJob
+from captioner.tasks.linking.linear_task import LINEAR
 from captioner.tasks.linking.mcnn import McnnJob
 from captioner.tasks.linking.mcnn_task import MCNN
 from captioner.tasks.linking.regression import RegressionJob
 from captioner.tasks.linking.regression_task import REGRESSION
 from captioner.tasks.linking.spatial import SpatialJob
 from captioner.tasks.linking.spatial_task import SPATIAL
-from captioner.tasks.linking.task import JOINT, LINEAR
 from captioner.training.config import option_groups
 
 
