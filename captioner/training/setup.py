@@ -69,8 +69,9 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     check_skipped(data, options.max_skipped)
     described = with_corrupt_images(described, corrupt, resumed)
     say(data.summary())
-    if warning := photograph_warning(config, data):
-        say(warning)
+    for remark in (photograph_warning(config, data), demo_note(config, start)):
+        if remark:
+            say(remark)
     job = config.system.build(JobInputs(config, data, transform, device, run, start))
     return TrainingSetup(config, device, run, data, described, job, resumed)
 
@@ -96,6 +97,17 @@ def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
         f"--encoder {SUITABLE} --encoder-weights {CAPTIONER}, weights that come with captioner, or "
         "pass a file of weights"
     )
+
+
+def demo_note(config: TrainConfig, start: Checkpoint | None) -> str | None:
+    """Return a note if training starts from a run on other data but uses the demo data, or None."""
+    source = config.run.start_from
+    if source is None or start is None or config.data.data is not None:
+        return None
+    path = start.config["data"].get("path")
+    if path is None:
+        return None
+    return f"note: without --data, this run is trained on the demo data; {source} was trained on {path}"
 
 
 def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | None:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from captioner.data.dataset import CaptionData, Example
 from captioner.errors import InputError
 from captioner.training.config import TrainConfig
 from captioner.training.run import run_training
-from captioner.training.setup import photograph_warning
+from captioner.training.setup import demo_note, photograph_warning
 from captioner.vision.encoders import SmallCNN, check_encoder
 from captioner.vision.options import EncoderOptions
 from tests.support import tiny
@@ -89,6 +90,17 @@ def parse_train(words):
 def test_the_demo_is_not_a_set_of_photographs():
     examples = [Example(0, Path("a.jpg"), ("a dog",), "train")]
     assert photograph_warning(TrainConfig(), CaptionData("demo", Path(), "demo", examples)) is None
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "options", "noted"),
+    [("/photos", {}, True), ("/photos", {"data": "photos"}, False), (None, {}, False)],
+)
+def test_starting_from_a_run_on_other_data_than_the_demo_is_noted(trained_on, options, noted):
+    config = TrainConfig.from_options(start_from="old", **options)
+    note = demo_note(config, SimpleNamespace(config={"data": {"path": trained_on}}))
+    assert (note is not None) == noted
+    assert not noted or note.endswith("on the demo data; old was trained on /photos")
 
 
 def test_an_unsuitable_teacher_shows_before_images_are_opened(unreadable, tmp_path_factory):
