@@ -107,7 +107,7 @@ def demo_note(config: TrainConfig, start: Checkpoint | None) -> str | None:
     path = start.config["data"].get("path")
     if path is None:
         return None
-    return f"note: without --data, this run is trained on the demo data; {source} was trained on {path}"
+    return f"note: without --data, training uses the demo data; {source} was trained on {path}"
 
 
 def _open_start(config: TrainConfig, described: dict[str, Any]) -> Checkpoint | None:

@@ -100,7 +100,7 @@ def test_starting_from_a_run_on_other_data_than_the_demo_is_noted(trained_on, op
     config = TrainConfig.from_options(start_from="old", **options)
     note = demo_note(config, SimpleNamespace(config={"data": {"path": trained_on}}))
     assert (note is not None) == noted
-    assert not noted or note.endswith("on the demo data; old was trained on /photos")
+    assert not noted or note.endswith("the demo data; old was trained on /photos")
 
 
 def test_an_unsuitable_teacher_shows_before_images_are_opened(unreadable, tmp_path_factory):
