@@ -69,7 +69,7 @@ def build_setup(config: TrainConfig, device: torch.device) -> TrainingSetup:
     check_skipped(data, options.max_skipped)
     described = with_corrupt_images(described, corrupt, resumed)
     say(data.summary())
-    for remark in (photograph_warning(config, data), demo_note(config, start)):
+    for remark in (photograph_warning(config, data), demo_note(config, original, start)):
         if remark:
             say(remark)
     job = config.system.build(JobInputs(config, data, transform, device, run, start))
@@ -99,13 +99,17 @@ def photograph_warning(config: TrainConfig, data: CaptionData) -> str | None:
     )
 
 
-def demo_note(config: TrainConfig, start: Checkpoint | None) -> str | None:
-    """Return a note if training starts from a run on other data but uses the demo data, or None."""
+def demo_note(config: TrainConfig, data: CaptionData, start: Checkpoint | None) -> str | None:
+    """Return a note if training starts from a run on other data but uses the demo data, or None.
+
+    start: may also be a checkpoint of the run itself, which has the same data, perhaps elsewhere.
+    """
     source = config.run.start_from
     if source is None or start is None or config.data.data is not None:
         return None
-    path = start.config["data"].get("path")
-    if path is None:
+    before = start.config["data"]
+    path = before.get("path")
+    if path is None or before.get("fingerprint") == fingerprint(data):
         return None
     return f"note: without --data, training uses the demo data; {source} was trained on {path}"
 

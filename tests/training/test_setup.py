@@ -9,7 +9,7 @@ import torch
 
 import evaluate
 import train
-from captioner.data.dataset import CaptionData, Example
+from captioner.data.dataset import CaptionData, Example, fingerprint
 from captioner.errors import InputError
 from captioner.training.config import TrainConfig
 from captioner.training.run import run_training
@@ -93,12 +93,24 @@ def test_the_demo_is_not_a_set_of_photographs():
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "options", "noted"),
-    [("/photos", {}, True), ("/photos", {"data": "photos"}, False), (None, {}, False)],
+    ("trained_on", "caption", "options", "noted"),
+    [
+        ("/photos", "a dog", {}, True),
+        ("/photos", "a dog", {"data": "photos"}, False),
+        ("/copy/of/the/demo", "a red circle", {}, False),
+        (None, "a dog", {}, False),
+    ],
 )
-def test_starting_from_a_run_on_other_data_than_the_demo_is_noted(trained_on, options, noted):
+def test_starting_from_a_run_on_other_data_than_the_demo_is_noted(
+    trained_on, caption, options, noted
+):
     config = TrainConfig.from_options(start_from="old", **options)
-    note = demo_note(config, SimpleNamespace(config={"data": {"path": trained_on}}))
+    before, now = (
+        CaptionData("demo", Path(), "coco", [Example(0, Path("a.png"), (text,), "train")])
+        for text in (caption, "a red circle")
+    )
+    described = {"path": trained_on, "fingerprint": fingerprint(before)}
+    note = demo_note(config, now, SimpleNamespace(config={"data": described}))
     assert (note is not None) == noted
     assert not noted or note.endswith("the demo data; old was trained on /photos")
 
