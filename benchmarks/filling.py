@@ -1,7 +1,7 @@
 """Filling the feature store and an index beside the encoder alone: python -m benchmarks.filling.
 
-`captioner index` loads the model, computes pooled features through a store and embeds them. Every
-round begins with an empty store and an empty index.
+`captioner index` loads the model, computes the features that it reads (pooled, or maps) through a
+store and embeds them. Every round begins with an empty store and an empty index.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
     ]
     head = ["work", "ms per image", "images/s", "rate over that of the encoder alone"]
     print(measure.table(head, rows))
-    print(f"\n{len(paths)} images, {argv.workers} threads. {measure.machine(device)}")
+    print(f"\n{len(paths)} images, opened by {argv.workers} threads. {measure.machine(device)}")
 
 
 def works(
