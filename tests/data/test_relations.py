@@ -172,7 +172,7 @@ def parse(sentence):
 
 
 def test_the_labels_of_the_demo_are_true(shapes):
-    data = read_captions(shapes)
+    data, contradicting = read_captions(shapes), set()
     for split in ("train", "val"):
         truth = demo.read_shapes(shapes, split)
         for example in with_relations(data).split(split):
@@ -189,15 +189,27 @@ def test_the_labels_of_the_demo_are_true(shapes):
                 if value == 1:
                     assert not wrong
                 elif value == -1:
-                    (only,) = wrong
-                    stated = parse(only)
-                    assert kinds & stated
-                    assert any((stated ^ look) <= {*COLORS, *look} for look in looks)
+                    (attribute,) = {
+                        word
+                        for stated in map(parse, wrong)
+                        for word in stated - next(x for x in looks if kinds & stated & x)
+                    }
+                    contradicting.add(attribute)
                 else:
                     assert not any(parse(sentence) & kinds for sentence in sentences)
             values = [value for value, _ in texts_of(example, "cmi")]
             assert values == [0, 0.25, 0.5, 0.75, 1]
             assert sorted(value for value, _ in texts_of(example, "sc")) == [-1, -1, 0, 0, 1, 1]
+    assert contradicting == {*SIZES, "striped", "dotted", *COLORS}
+
+
+def test_a_text_of_the_demo_has_any_number_of_sentences_and_may_repeat_them(shapes):
+    examples = with_relations(read_captions(shapes)).split("train")
+    texts = [text for example in examples for text in texts_of(example, "sc")]
+    for value in (-1, 0, 1):
+        counts = {len(sentences) for v, sentences in texts if v == value}
+        assert counts == {1, 2, 3, 4}
+    assert any(len(set(sentences)) < len(sentences) for value, sentences in texts if value == 1)
 
 
 # ---- files --------------------------------------------------------------------------------------

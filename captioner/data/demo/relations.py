@@ -2,13 +2,14 @@
 
 A sentence names one shape: it is true if the image has a shape with all the attributes that the
 sentence states. `cmi` is the share of four sentences that are true. `sc` is 1 if all sentences are
-true, -1 if one of them states a wrong colour, and 0 if the image has none of the kinds of shape
-that are named.
+true, -1 if they give one shape of the image a wrong colour, size or texture, and 0 if the image
+has none of the kinds of shape that are named. Sentences may be repeated.
 """
 
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..dataset import Example
 from ..formats.reading import TextLabels
@@ -19,9 +20,18 @@ from .shapes import COLORS, KINDS, SIZES, TEXTURES, DrawnShape
 SENTENCES = 4  # of a text whose CMI is known
 SC_ROUNDS = 2  # texts of each SC value for an image
 SOURCE = "demo shapes"
+ATTRIBUTES = ("size", "texture", "color")  # that may be wrong
 
-Look = tuple[str, str, str, str]  # size, texture, colour, kind
 LabelledText = tuple[str, TextLabels]
+
+
+class Look(NamedTuple):
+    """The attributes of a shape."""
+
+    size: str
+    texture: str
+    color: str
+    kind: str
 
 
 def demo_texts(
@@ -44,49 +54,69 @@ def demo_texts(
 
 
 def _texts(shapes: Sequence[DrawnShape], rng: random.Random) -> list[LabelledText]:
-    looks = list(dict.fromkeys((s.size, s.texture, s.color, s.kind) for s in shapes))
+    looks = list(dict.fromkeys(Look(s.size, s.texture, s.color, s.kind) for s in shapes))
+    kinds = [kind for kind in KINDS if kind not in {look.kind for look in looks}]
     texts = []
     for count in range(SENTENCES + 1):
-        named = [rng.choice(looks) for _ in range(count)]
-        named += [_absent_look(looks, rng) for _ in range(SENTENCES - count)]
-        rng.shuffle(named)
+        named = [_sentence(rng.choice(looks), rng) for _ in range(count)]
+        named += [_sentence(_absent_look(looks, rng), rng) for _ in range(SENTENCES - count)]
         texts.append(_text(named, TextLabels({"cmi": count / SENTENCES}, SOURCE), rng))
     for _ in range(SC_ROUNDS):
-        wrong, position = list(looks), rng.randrange(len(looks))
-        size, texture, _color, kind = looks[position]
-        taken = {c for _, _, c, k in looks if k == kind}
-        wrong[position] = (size, texture, rng.choice([c for c in COLORS if c not in taken]), kind)
-        kinds = [kind for kind in KINDS if kind not in {look[3] for look in looks}]
-        unrelated = [_random_look(rng, kinds) for _ in looks]
-        for value, named in ((1.0, list(looks)), (-1.0, wrong), (0.0, unrelated)):
-            rng.shuffle(named)
+        count, attribute = rng.randint(1, SENTENCES), rng.choice(ATTRIBUTES)
+        wrong = _with_wrong_look(looks, attribute, rng)
+        # The other scene has as many looks, so that the text alone does not tell its value.
+        colors = rng.sample(tuple(COLORS), len(looks))
+        unrelated = [
+            _random_look(rng, [kind])._replace(color=color)
+            for kind, color in zip(rng.sample(kinds, len(looks)), colors, strict=True)
+        ]
+        for value, scene in ((1.0, looks), (-1.0, wrong), (0.0, unrelated)):
+            first = scene[0] if scene is wrong else rng.choice(scene)
+            named = [_sentence(first, rng, attribute)]
+            named += [_sentence(rng.choice(scene), rng) for _ in range(count - 1)]
             texts.append(_text(named, TextLabels({"sc": value}, SOURCE), rng))
     return texts
 
 
 def _random_look(rng: random.Random, kinds: Sequence[str] = KINDS) -> Look:
-    choices = (tuple(SIZES), TEXTURES, tuple(COLORS), kinds)
-    size, texture, color, kind = (rng.choice(each) for each in choices)
-    return size, texture, color, kind
+    return Look(*map(rng.choice, (tuple(SIZES), TEXTURES, tuple(COLORS), kinds)))
 
 
 def _absent_look(looks: Sequence[Look], rng: random.Random) -> Look:
     """Return the look of a shape whose kind and colour no shape of the image has together."""
-    present = {look[2:] for look in looks}
-    while (look := _random_look(rng))[2:] in present:
-        pass
+    present = {(look.color, look.kind) for look in looks}
+    look = _random_look(rng)
+    while (look.color, look.kind) in present:
+        look = _random_look(rng)
     return look
 
 
-def _text(looks: Sequence[Look], labels: TextLabels, rng: random.Random) -> LabelledText:
-    return "\n".join(_sentence(look, rng) for look in looks), labels
+def _with_wrong_look(looks: Sequence[Look], attribute: str, rng: random.Random) -> list[Look]:
+    """Return the looks, one of them first and with an attribute that no shape of its kind has.
+
+    Plain shapes are not called solid, so that a wrong texture is another one.
+    """
+    position = rng.randrange(len(looks))
+    look, others = looks[position], [*looks[:position], *looks[position + 1 :]]
+    taken = {getattr(each, attribute) for each in looks if each.kind == look.kind} | {"solid"}
+    values = {"size": SIZES, "texture": TEXTURES, "color": COLORS}[attribute]
+    wrong = rng.choice([value for value in values if value not in taken])
+    return [look._replace(**{attribute: wrong}), *others]
 
 
-def _sentence(look: Look, rng: random.Random) -> str:
-    """Return a sentence that names a shape, with or without its size and its texture."""
-    size, texture, color, kind = look
-    words = [size] if rng.random() < 0.5 else []
-    words += [texture] if texture != "solid" and rng.random() < 0.5 else []
-    words.append(color)
+def _text(sentences: list[str], labels: TextLabels, rng: random.Random) -> LabelledText:
+    rng.shuffle(sentences)
+    return "\n".join(sentences), labels
+
+
+def _sentence(look: Look, rng: random.Random, stated: str = "") -> str:
+    """Return a sentence that names a shape, with or without its size and its texture.
+
+    stated: an attribute that the sentence states in any case.
+    """
+    words = [look.size] if stated == "size" or rng.random() < 0.5 else []
+    if look.texture != "solid" and (stated == "texture" or rng.random() < 0.5):
+        words.append(look.texture)
+    words.append(look.color)
     article = "an" if words[0] == "orange" else "a"
-    return " ".join(["there is", article, *words, f"{kind}."])
+    return " ".join(["there is", article, *words, f"{look.kind}."])
