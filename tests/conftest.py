@@ -1,5 +1,9 @@
-"""What several test modules share: one thread, a tiny encoder, tiny models, batches."""
+"""What several test modules share: one thread, a tiny encoder, tiny models, batches.
 
+Every process has one thread, also those that tests start, since several processes run tests.
+"""
+
+import os
 from itertools import pairwise
 
 import pytest
@@ -14,6 +18,8 @@ from captioner.text.collate import pad_captions
 from captioner.text.vocabulary import Vocabulary
 from captioner.vision.encoders import Encoder
 from tests.support.words import WORDS
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -88,6 +88,7 @@ MEASURED = ("docs/results.md", "docs/lab-notes.md", "docs/performance")  # took 
 TOOLS = ("pytest", ".ci/run", "ruff ", "mypy", "python -m venv", ". .venv")  # in CONTRIBUTING.md
 SHELL = ("cp", "mkdir", "ls", "head", "cat", "echo", "find")
 OTHER_FLAGS = {  # of programs that are not part of this repository
+    "--dist",  # of pytest-xdist
     *("--data-binary", "--check", "--logdir", "--nproc-per-node", "--nnodes"),
     *("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--max-restarts", "--rm", "--strict"),
 }

@@ -77,7 +77,7 @@ def test_every_image_is_used():
 def test_the_readme_has_the_two_commands():
     commands = {line for block in pages.blocks("README.md") for line in block.text.splitlines()}
     assert "pip install -e . && python train.py --attention" in commands
-    assert "pip install -e '.[test]' && pytest" in commands
+    assert "pip install -e '.[test]' && pytest -n 2 --dist loadfile" in commands
 
 
 def test_the_api_reference_is_current():
