@@ -21,6 +21,22 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.to(dtype), cell
 
 
+def call_lstm(
+    lstm: nn.LSTM, steps: Tensor, state: tuple[Tensor, ...] | None = None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return lstm(steps, state), in float32 on x86 CPUs without AVX-512.
+
+    There, oneDNN has no LSTM in bfloat16, and torch 2.14 raises RuntimeError under autocast.
+    """
+    able = torch.cpu.get_capabilities()
+    lacks = able.get("architecture") == "x86_64" and not able.get("avx512_vl", False)
+    if steps.device.type != "cpu" or not lacks:
+        return lstm(steps, state)  # type: ignore[no-any-return]
+    with torch.autocast("cpu", enabled=False):
+        floats = None if state is None else tuple(rows.float() for rows in state)
+        return lstm(steps.float(), floats)  # type: ignore[no-any-return]
+
+
 def tanh(values: Tensor) -> Tensor:
     """Compute tanh as 2 sigmoid(2 x) - 1, which takes a fifth of the time on a CPU."""
     if values.device.type != "cpu":

@@ -37,10 +37,8 @@ def test_labels_as_text(run, image, capsys):
     assert [line.split()[:2] for line in lines[:2]] == [
         [name, f"{found[name].value:g}"] for name in ("cmi", "sc")
     ]
-    assert (
-        f"(expected {found['sc'].expected:.2f})  -1: {found['sc'].probabilities[-1]:.2f}"
-        in lines[1]
-    )
+    expected = round(found["sc"].expected, 2) + 0.0  # not "-0.00"
+    assert f"(expected {expected:.2f})  -1: {found['sc'].probabilities[-1]:.2f}" in lines[1]
     assert lines[2:] == ["unknown words: a, zebra"]
 
 

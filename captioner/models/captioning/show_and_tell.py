@@ -16,7 +16,7 @@ from ...decoding.hypothesis import Memory, State
 from ...products import KeptTable, layer_product, product
 from ...text.vocabulary import PAD
 from ...vision.encoders import Encoder
-from ..layers import Dropout, Standardize, lstm_cell, tanh
+from ..layers import Dropout, Standardize, call_lstm, lstm_cell, tanh
 from ..losses import Loss
 from .embedding import TiedEmbedding, scale_embeddings
 from .options import ModelOptions
@@ -113,7 +113,7 @@ class ShowAndTell(nn.Module):
         first = image[:, None, None].expand(*words.shape[:2], 1, -1)
         sequence = self.dropout(torch.cat([first, words], dim=2))
         state = tuple(rows.repeat_interleave(inputs.shape[1], 0)[None] for rows in initial)
-        hidden, _ = self.lstm(sequence.flatten(0, 1), state)  # (B*C, 1 + T, H)
+        hidden, _ = call_lstm(self.lstm, sequence.flatten(0, 1), state)  # (B*C, 1 + T, H)
         output = self._output(hidden[:, 1:][real.flatten(0, 1)])  # (N, E)
         order = real.flatten().nonzero()[:, 0]
         targets = build_targets(batch, order, self.options.label_smoothing)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...text.vocabulary import PAD, SPECIALS
+from ..layers import call_lstm
 from ..losses import Targets, caption_cross_entropy
 from .articles import Articles
 from .encoder import run_lstm
@@ -110,7 +111,7 @@ class TextDecoder(nn.Module):
         """
         longest = int(articles.counts.max())
         steps = embeddings[:, None].expand(-1, longest, -1)
-        states, _ = self.sentences(steps)  # (N, longest, S)
+        states, _ = call_lstm(self.sentences, steps)  # (N, longest, S)
         states = states[articles.text_of_sentence, articles.position]  # (K, S)
         repeated = states[:, None].expand(-1, articles.tokens.shape[1], -1)
         outputs, _ = run_lstm(self.words, repeated, (articles.tokens != PAD).sum(1))

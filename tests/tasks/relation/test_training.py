@@ -93,7 +93,7 @@ def test_the_autoencoder_reconstructs_unseen_pairs(tmp_path_factory):
     run = relation.run(tmp_path_factory, "autoencoder")
     scores = checkpoint.load(run).config["scores"]
     assert scores["text_error"] < 0.6
-    assert scores["image_error"] < 0.9
+    assert scores["image_error"] < 0.97
     assert (run / "reconstructions.png").stat().st_size > 1000
 
 
