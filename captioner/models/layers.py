@@ -1,6 +1,7 @@
 """Shared layers: an LSTM cell, dropout, and standardisation of feature maps."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +22,18 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.to(dtype), cell
 
 
-def call_lstm(
-    lstm: nn.LSTM, steps: Tensor, state: tuple[Tensor, ...] | None = None
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def call_lstm(lstm: nn.LSTM, steps: Any, state: tuple[Tensor, ...] | None = None) -> Any:
     """Return lstm(steps, state), in float32 on x86 CPUs without AVX-512.
 
-    There, oneDNN has no LSTM in bfloat16, and torch 2.14 raises RuntimeError under autocast.
+    There, oneDNN has no LSTM in bfloat16, and torch 2.14 raises RuntimeError under autocast. steps:
+    a tensor or a PackedSequence.
     """
     able = torch.cpu.get_capabilities()
     lacks = able.get("architecture") == "x86_64" and not able.get("avx512_vl", False)
-    if steps.device.type != "cpu" or not lacks:
-        return lstm(steps, state)  # type: ignore[no-any-return]
+    if lstm.weight_hh_l0.device.type != "cpu" or not lacks:
+        return lstm(steps, state)
     with torch.autocast("cpu", enabled=False):
-        floats = None if state is None else tuple(rows.float() for rows in state)
-        return lstm(steps.float(), floats)  # type: ignore[no-any-return]
+        return lstm(steps.float(), None if state is None else tuple(x.float() for x in state))
 
 
 def tanh(values: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ...text.vocabulary import PAD
+from ..layers import call_lstm
 from .articles import Articles
 from .options import RelationOptions
 
@@ -260,7 +261,7 @@ def run_lstm(lstm: nn.LSTM, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Ten
     are 0.
     """
     packed = pack_padded_sequence(steps, lengths.cpu(), batch_first=True, enforce_sorted=False)
-    outputs, (state, _) = lstm(packed)
+    outputs, (state, _) = call_lstm(lstm, packed)
     padded, _ = pad_packed_sequence(outputs, batch_first=True, total_length=steps.shape[1])
     return padded, state[0]
 
