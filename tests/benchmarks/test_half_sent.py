@@ -10,7 +10,7 @@ from tests.support.service import Stub, png
 
 def test_every_good_request_is_answered_beside_half_sent_ones():
     with serving(Stub(), Limits(queue=4)) as address, half_sent(address, 20) as sent:
-        answers, health = load(address, [png(), png()], [-3.875, 0.0], 0.5)
+        answers, health = load(address, [png(), png()], [-3.875, 0.0], 3)
     assert len(sent) == 20
     assert health
     assert 0 < sum(correct for _, correct in answers) < len(answers)  # one score is wrong
