@@ -1,4 +1,4 @@
-"""Shared layers: an LSTM cell, dropout, and standardisation of feature maps."""
+"""Shared layers: LSTM calls and cells, dropout, and standardisation of feature maps."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -26,7 +26,8 @@ def call_lstm(lstm: nn.LSTM, steps: Any, state: tuple[Tensor, ...] | None = None
     """Return lstm(steps, state), in float32 on x86 CPUs without AVX-512.
 
     There, oneDNN has no LSTM in bfloat16, and torch 2.14 raises RuntimeError under autocast. steps:
-    a tensor or a PackedSequence.
+    a tensor (B, T, I) with the batch first, or a PackedSequence. state: hidden state and cell, both
+    (1, B, H), or None for zeros. Returns what the LSTM does: outputs, and the last state and cell.
     """
     able = torch.cpu.get_capabilities()
     lacks = able.get("architecture") == "x86_64" and not able.get("avx512_vl", False)
