@@ -16,7 +16,8 @@ from ..evaluation.options import EvaluationOptions
 from ..linker import Linker
 from ..retrieval.query_sets import read_queries
 from ..tasks.linking.queries import QueryScores, score_queries
-from ..tasks.linking.regression_task import REGRESSION, idle_sizes, plain_name
+from ..tasks.linking.regression_task import REGRESSION, plain_name
+from ..tasks.linking.task import idle_sizes
 from ..text.options import FITTED, WITHOUT_EXTRA
 from .compare_options import CompareOptions
 from .config import TrainConfig

@@ -3,8 +3,6 @@
 from ...errors import InputError
 from ...models.linking.options import LinearOptions
 from ...options import option_names
-from ...text.options import FITTED, REDUCED
-from ...text.word_vectors import is_vector_file, split_weighting
 from ...vision.options import SMALL_CNN
 from ..options import OptionGroups, TrainingOptions
 from ..task import Job, JobInputs, Task
@@ -14,6 +12,7 @@ from .task import (
     NO_SAMPLES,
     SCORES,
     evaluate_retrieval,
+    idle_sizes,
     load_linker,
     stored_options,
 )
@@ -32,10 +31,7 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
         idle = dict.fromkeys(trained, "needs --solver ranking") | idle
     else:
         idle |= dict.fromkeys(("ridge", "correlation_power"), "needs --solver cca")
-    if not any(source in REDUCED for source in options.text_vectors):
-        idle |= {"text_dimensions": f"needs one of these --text-vectors: {', '.join(REDUCED)}"}
-    if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in options.text_vectors):
-        idle |= {"text_min_count": "needs --text-vectors that depend on the words of the captions"}
+    idle |= idle_sizes(options.text_vectors)
     if starts:
         given = "cannot be combined with --start-from, which provides the sentence encoder"
         idle |= dict.fromkeys(("text_vectors", "text_min_count", "text_dimensions"), given)

@@ -1,11 +1,8 @@
 """The task of regressing text vectors from images."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ...models.linking.options import RegressionOptions
-from ...text.options import FITTED, REDUCED
-from ...text.word_vectors import is_vector_file, split_weighting
 from ..options import OptionGroups
 from ..task import Job, JobInputs, Task
 from .options import RegressionTaskOptions
@@ -14,6 +11,7 @@ from .task import (
     NO_SAMPLES,
     SCORES,
     evaluate_retrieval,
+    idle_sizes,
     load_linker,
     stored_options,
 )
@@ -35,16 +33,6 @@ def _idle(groups: OptionGroups) -> dict[str, str]:
         replaced = "cannot be combined with --image-vectors, which replaces the encoder"
         encoder = ("encoder", "encoder_weights", "image_size", "fine_tune_encoder")
         idle |= dict.fromkeys(encoder, replaced)
-    return idle
-
-
-def idle_sizes(sources: Sequence[str]) -> dict[str, str]:
-    """Return the names of options that have no effect on these sources, each with the reason."""
-    idle = {}
-    if not any(source in REDUCED for source in sources):
-        idle["text_dimensions"] = f"needs one of these --text-vectors: {', '.join(REDUCED)}"
-    if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in sources):
-        idle["text_min_count"] = "needs --text-vectors that depend on the words of the captions"
     return idle
 
 

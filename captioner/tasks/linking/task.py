@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...options import option_names, to_dict
 from ...retrieval.reranking import RerankOptions
+from ...text.options import FITTED, REDUCED
+from ...text.word_vectors import is_vector_file, split_weighting
 from ..options import OptionGroups
 from .options import QUERY_FLAGS
 
@@ -24,6 +26,16 @@ def stored_options(groups: OptionGroups) -> dict[str, Any]:
     options = to_dict(groups.task)
     lists = {key: list(value) for key, value in options.items() if isinstance(value, tuple)}
     return options | lists
+
+
+def idle_sizes(sources: Sequence[str]) -> dict[str, str]:
+    """Return the names of options that have no effect on these sources, each with the reason."""
+    idle = {}
+    if not any(source in REDUCED for source in sources):
+        idle["text_dimensions"] = f"needs one of these --text-vectors: {', '.join(REDUCED)}"
+    if not any(s in FITTED or is_vector_file(split_weighting(s)[0]) for s in sources):
+        idle["text_min_count"] = "needs --text-vectors that depend on the words of the captions"
+    return idle
 
 
 def load_linker(checkpoint: "Checkpoint", device: str | None) -> "Linker":
