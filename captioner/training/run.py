@@ -28,6 +28,8 @@ from .setup import TrainingSetup, build_setup
 from .summary import describe_best, next_steps
 from .trackers import TrackedRun, Tracker, check_trackers, open_trackers
 
+FEW_STEPS = 200  # with fewer, a model from scratch learns little
+
 
 def run_training(config: TrainConfig, argv: Sequence[str] | None = None) -> TrainingResult:
     """Train, evaluate the best checkpoint, and print progress, scores and suggested commands.
@@ -82,6 +84,9 @@ def train(setup: TrainingSetup) -> Progress:
     """
     config, job, task = setup.config, setup.job, setup.config.system
     state = setup.resumed.training_state() if setup.resumed else None
+    steps = job.steps * config.training.epochs
+    if steps < FEW_STEPS and state is None and config.run.start_from is None:
+        say(f"note: training takes only {steps} steps; try a smaller --batch-size or more --epochs")
 
     with ExitStack() as stack:
         trackers: tuple[Tracker, ...] = ()

@@ -332,6 +332,18 @@ def test_resuming_with_a_changed_image_is_refused(train_run):
         train_run("run", "--resume", "--epochs", "1", "--data", "other")
 
 
+def test_few_steps_are_noted_unless_training_continues_from_a_model(
+    train_run, tmp_path_factory, capsys
+):
+    note = "note: training takes only 4 steps; try a smaller --batch-size or more --epochs"
+    run = train_run("run", *FOUR_STEPS, "--epochs", "1")
+    assert note in capsys.readouterr().out
+    data = str(tiny.data(tmp_path_factory))
+    options = f"--run again --epochs 1 --workers 0 --start-from {run}"
+    train.main(["--data", data, *options.split()])
+    assert "note: training takes" not in capsys.readouterr().out
+
+
 def test_truncated_captions_are_counted(train_run, capsys):
     other = tiny.write_colours(Path("other"))
     captions = other / "annotations" / "captions_train.json"

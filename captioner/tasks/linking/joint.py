@@ -29,7 +29,6 @@ from .job import CaptionedImage, LinkingJob, merge, read_image_rows
 from .options import WORD2VEC, JointTaskOptions
 from .text_vectors import fit_sentence_encoder
 
-FEW_STEPS = 200
 MAX_SUBTRACTED = 64  # different words in a batch
 
 
@@ -72,8 +71,6 @@ class JointJob(LinkingJob):
             self.order, captions_per_image=options.captions_per_image, per_batch=per_batch
         )
         self.steps = len(self._batches(0))
-        if (steps := self.steps * groups.training.epochs) < FEW_STEPS:
-            say(f"note: training takes only {steps} steps; try a smaller --batch-size")
 
     def _prepare_batch_texts(
         self, options: JointTaskOptions

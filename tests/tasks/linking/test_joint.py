@@ -81,7 +81,7 @@ def test_scores_agree_with_the_embeddings(colours, capsys):
     assert result.history[-1]["epoch"] == 2
     out = capsys.readouterr().out
     assert "texts/s" in out
-    assert "note: training takes only 4 steps; try a smaller --batch-size" in out
+    assert "note: training takes only 4 steps; try a smaller --batch-size or more --epochs" in out
 
 
 def test_unknown_words_are_errors_or_returned(colours):
