@@ -16,6 +16,7 @@ from benchmarks import measure
 from captioner.models.linking.mcnn import CHUNK, POOL, WINDOW, MultimodalCNN, pool
 from captioner.models.linking.options import LEVELS, McnnOptions
 from captioner.models.linking.texts import Texts
+from captioner.tasks.linking.mcnn_task import MCNN
 from captioner.text.vocabulary import PAD
 
 CHANNELS, WORDS = 1280, 4500
@@ -23,9 +24,11 @@ MEAN_LENGTH, DEVIATION, LONGEST = 11, 3.5, 30  # of texts, in words
 
 
 def build(level: str, device: torch.device) -> MultimodalCNN:
-    """Return a model of default sizes with random weights."""
+    """Return a model with random weights, of the default sizes for a trained encoder."""
     torch.manual_seed(0)
-    model = MultimodalCNN(CHANNELS, WORDS, McnnOptions(level=level), nn.Identity())  # type: ignore[arg-type]
+    sizes = {name: value for name, value in MCNN.defaults.items() if name in MCNN.architecture}
+    options = McnnOptions(level=level, **sizes)
+    model = MultimodalCNN(CHANNELS, WORDS, options, nn.Identity())  # type: ignore[arg-type]
     return model.eval().to(device)
 
 
@@ -59,8 +62,8 @@ def unsplit(model: MultimodalCNN, features: Tensor, texts: Texts, block: int = 2
 
 def _unsplit_block(model: MultimodalCNN, vectors: Tensor, tokens: Tensor) -> Tensor:
     """Return the scores (b, n) of image vectors (b, V) and tokens (n, T)."""
-    shape = (len(vectors), *tokens.shape)
-    units, gates = model.words(tokens.expand(shape)), (tokens != PAD).expand(shape)
+    tokens = tokens.expand(len(vectors), *tokens.shape)
+    units, gates = model.words(tokens) * model.word_scale, tokens != PAD
     for number in range(len(model.layers)):
         units, gates = _whole_layer(model, number, units, gates, vectors)
     return model.output(units)[..., 0, 0]
@@ -100,7 +103,7 @@ def layer_alone(
     vectors = model.read_images(features)[:4]
     block = texts.take(torch.arange(len(texts))[:: max(1, 4 * len(texts) // CHUNK)])
     assert block.tokens is not None
-    units, gates = model.words(block.tokens), block.tokens != PAD
+    units, gates = model.words(block.tokens) * model.word_scale, block.tokens != PAD
     for number in range(model.merging):
         units, gates = _whole_layer(model, number, units, gates, vectors)
     images, parts = model.image_layer(vectors)[:, None, None], model.text_parts(block)

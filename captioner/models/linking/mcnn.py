@@ -67,14 +67,16 @@ class MultimodalCNN(nn.Module):
         self.options = options
         self.encoder = encoder
         self.merging = LEVELS.index(options.level)  # the number of the layer that reads the image
-        maps, size = options.maps, image_size * options.image_grid**2
+        size = image_size * options.image_grid**2
         self.image = nn.Linear(size, options.image_dimensions)
         self.words = nn.Embedding(vocabulary_size, options.word_size, padding_idx=PAD)
         self.word_scale = math.sqrt(options.word_size) if options.scale_inputs else 1.0
         with torch.no_grad():
             self.words.weight.div_(self.word_scale)
-        inputs = (WINDOW * options.word_size, WINDOW * maps, WINDOW * maps, maps)
-        outputs = (maps, maps, maps, options.hidden_size)
+        above = options.maps if options.pair_maps is None else options.pair_maps
+        maps = [options.maps if number <= self.merging else above for number in range(3)]
+        inputs = (*(WINDOW * units for units in (options.word_size, *maps[:-1])), maps[-1])
+        outputs = (*maps, options.hidden_size)
         layers = map(nn.Linear, inputs, outputs)
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]
         self.image_layer = nn.Linear(options.image_dimensions, outputs[self.merging], bias=False)

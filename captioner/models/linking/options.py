@@ -159,7 +159,7 @@ class SpatialOptions(Options):
 LEVELS = ("word", "phrase", "long-phrase", "sentence")
 MCNN_LOSSES = ("infonce", "hinges")
 # Of a text in a batch: fewer at the levels at which a pair costs more; None: all.
-NEGATIVES = {"word": 16, "phrase": 16, "long-phrase": 48, "sentence": None}
+NEGATIVES = {"word": 16, "phrase": 32, "long-phrase": None, "sentence": None}
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,12 @@ class McnnOptions(Options):
         "embeddings are trained faster",
     )
     image_dimensions: int = option(256, "number of dimensions of the image vector")
-    maps: int = option(200, "number of feature maps of each convolution")
+    maps: int = option(
+        200, "number of feature maps of the convolutions up to the one that reads the image"
+    )
+    pair_maps: int | None = option(
+        None, "number of feature maps of those above it, which are computed for each pair [--maps]"
+    )
     hidden_size: int = option(400, "size of the hidden layer")
     image_grid: int = option(
         1, "number of rows and columns of the grid in whose cells features are averaged"
@@ -191,8 +196,8 @@ class McnnOptions(Options):
     margin: float = option(0.5, "hinges: margin between the scores of positive and negative pairs")
     negatives: int | None = option(
         None,
-        "maximum number of negative images of a text in a batch [16 at the levels word and "
-        "phrase, 48 at long-phrase, all at sentence]",
+        "maximum number of negative images of a text in a batch [16 at the level word, 32 at "
+        "phrase, all at the others]",
     )
     dropout: float = option(0.2, "dropout rate of the inputs of all layers; infonce: but the last")
     word_dropout: float = option(
@@ -205,8 +210,9 @@ class McnnOptions(Options):
         check_at_least(self, 1, *sizes)
         check_at_least(self, 0, "margin")
         check_at_least(self, 0.001, "temperature")
-        if self.negatives is not None:
-            check_at_least(self, 1, "negatives")
+        for name in ("pair_maps", "negatives"):
+            if getattr(self, name) is not None:
+                check_at_least(self, 1, name)
         check_share(self, "dropout")
         if not 0 <= self.word_dropout <= 0.5:
             raise InputError(f"word_dropout must be from 0 to 0.5, got {self.word_dropout}")

@@ -75,13 +75,29 @@ def unsplit_score(model, features, tokens):
     return model.output(layer(3, [units[0][0]]))[0]
 
 
+@pytest.mark.parametrize("pair_maps", [None, 4])
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_split_network_is_the_unsplit_one(level):
-    model, texts, images = tiny_model(level).eval(), tiny_texts(), tiny_images()
+def test_the_split_network_is_the_unsplit_one(level, pair_maps):
+    model, texts, images = (
+        tiny_model(level, pair_maps=pair_maps).eval(),
+        tiny_texts(),
+        tiny_images(),
+    )
     found = model.score_matrix(model.image_parts(images), texts)
     expected = [[unsplit_score(model, i, t) for t in texts.tokens] for i in images]
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
     assert found.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("level", "maps"),
+    [("word", [6, 3, 3]), ("phrase", [6, 6, 3]), ("long-phrase", [6] * 3), ("sentence", [6] * 3)],
+)
+def test_the_convolutions_of_each_pair_have_maps_of_their_own(level, maps):
+    layers = tiny_model(level, pair_maps=3).layers
+    assert [layer.out_features for layer in layers] == [*maps, SIZES["hidden_size"]]
+    with pytest.raises(InputError, match="pair_maps must be at least 1, got 0"):
+        McnnOptions(pair_maps=0)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -325,7 +341,8 @@ def test_a_model_starts_as_a_similarity():
 def test_the_layers_above_pass_on_the_similarity(level):
     """Before training, more texts prefer the images whose vectors are like theirs."""
     torch.manual_seed(0)
-    options = McnnOptions(level=level, word_size=16, image_dimensions=48, maps=64, hidden_size=64)
+    sizes = {"word_size": 16, "image_dimensions": 48, "maps": 64, "hidden_size": 64}
+    options = McnnOptions(level=level, pair_maps=32, **sizes)
     model = MultimodalCNN(8, 200, options, nn.Identity()).eval()
     start_as_similarity(model)
     tokens = torch.randint(1, 200, (100, 3))
