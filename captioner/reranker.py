@@ -16,7 +16,7 @@ from .data.images import ImageInput
 from .errors import InputError
 from .linker import Linker
 from .pair_scorers import CaptionerScorer, McnnScorer, PairScorer
-from .retrieval.reranking import evidence_for_texts
+from .retrieval.reranking import MCNNS_WEIGHT, evidence_for_texts
 
 
 class Reranker:
@@ -39,8 +39,8 @@ class Reranker:
     ) -> None:
         """Wrap one or more models; a Linker must have an m-CNN.
 
-        weight: of each model, at least 0; None selects the default of each, which several m-CNNs
-        share equally. sample: images over which p(text) is estimated, ideally a few training images
+        weight: of each model, at least 0; None selects the default of each; several m-CNNs share
+        one equally. sample: images over which p(text) is estimated, ideally a few training images
         of the captioner; if there are none, a uniform image takes their place, which is less exact.
         cache: directory of stored features, so that a frozen encoder does not run again for image
         files that it has seen; None stores nothing. Raises InputError for an invalid weight, if
@@ -119,10 +119,14 @@ def _default_weights(scorers: Sequence[PairScorer]) -> list[float]:
     """Return the default weight of each model.
 
     M-CNNs of the same images and captions make much the same errors, so that their sum would count
-    for too much beside the cosine: they share the weight of one.
+    for too much beside the cosine: several share a weight. It is higher than that of one, since
+    their mean is less noisy.
     """
     count = sum(isinstance(scorer, McnnScorer) for scorer in scorers)
-    return [each.weight / (count if isinstance(each, McnnScorer) else 1) for each in scorers]
+    return [
+        MCNNS_WEIGHT / count if count > 1 and isinstance(each, McnnScorer) else each.weight
+        for each in scorers
+    ]
 
 
 def load_scoring_model(

@@ -195,7 +195,7 @@ def test_evaluation_and_search_rerank_by_several_models(runs, colours, tmp_path_
     shown = json.loads(capsys.readouterr().out)["hits"]
     linkers = [Linker.from_pretrained(path, "cpu") for path in paths]
     scores = Linker.from_pretrained(run, "cpu").similarity(images, query)[:, 0]
-    scores = scores + sum(linker.similarity(images, query)[:, 0] for linker in linkers) * 0.05
+    scores = scores + sum(linker.similarity(images, query)[:, 0] for linker in linkers) * 0.075
     of_image, found = dict(zip(images, scores, strict=True)), [hit["score"] for hit in shown]
     assert found == pytest.approx([of_image[hit["image"]] for hit in shown], abs=2e-3)
     assert found == pytest.approx(np.sort(scores)[:-4:-1], abs=2e-3)
@@ -221,7 +221,7 @@ def test_m_cnns_share_their_default_weight(runs, tiny_model, vocabulary):
     level = Linker.from_pretrained(runs / "word", "cpu")
     captioner = Captioner(tiny_model(True), vocabulary, Transform(32))
     assert Reranker(level).weights == [0.1]
-    assert Reranker([level, captioner, level]).weights == pytest.approx([0.05, 0.03, 0.05])
+    assert Reranker([level, captioner, level]).weights == pytest.approx([0.075, 0.03, 0.075])
     assert Reranker([level, captioner, level], weight=0.1).weights == [0.1, 0.1, 0.1]
 
 
