@@ -103,11 +103,10 @@ def training_format(name: str, device: "torch.device") -> str:
 def pick_format(name: str, device: "torch.device") -> str:
     """Return the number format of the products of decoding for a precision name.
 
-    name: one of PRECISIONS. The format is "float32", "bfloat16", "int8" or "mixed" (int8 for few
-    rows, bfloat16 for many). "auto" selects int8 on CPUs with VNNI instructions, and mixed on those
-    that also have AMX, if this build of torch supports int8 (see docs/performance.md); otherwise it
-    selects the dtype of `pick_precision`. Raises InputError for int8 if the device or this build of
-    torch does not support it, and for an unknown name.
+    name: one of PRECISIONS. The format is "float32", "bfloat16" or "int8". "auto" selects int8 on
+    CPUs with VNNI instructions if this build of torch supports it (see docs/performance.md);
+    otherwise it selects the dtype of `pick_precision`. Raises InputError for int8 if the device or
+    this build of torch does not support it, and for an unknown name.
     """
     import torch
 
@@ -121,7 +120,7 @@ def pick_format(name: str, device: "torch.device") -> str:
             "choose another precision"
         )
     if name == "int8" or (name == "auto" and has_int8):
-        return "mixed" if name == "auto" and able.get("amx_bf16", False) else "int8"
+        return "int8"
     return "bfloat16" if half else "float32"
 
 

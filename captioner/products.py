@@ -23,7 +23,6 @@ from .devices import pick_format
 
 LARGEST_STEP = 128  # between the row counts to which many rows are padded
 LARGEST_TABLE = 2**24  # numbers; 64 MiB in float32
-AMX_ROWS = 64  # with AMX, bfloat16 multiplies that many rows or more faster than 8 bits
 
 Compute: TypeAlias = Callable[[], Tensor]
 
@@ -49,7 +48,7 @@ def decoding_in(precision: str, device: torch.device) -> Iterator[None]:
 def compiled_products(device: torch.device) -> Iterator[None]:
     """Let compiled code use the number format of `decoding_in` by autocast, which it can fuse.
 
-    "int8" and "mixed" are replaced by bfloat16, because torch.compile does not fuse 8-bit products.
+    "int8" is replaced by bfloat16, because torch.compile does not fuse 8-bit products.
     """
     half = _format.get() != "float32"
     token = _format.set("float32")
@@ -88,8 +87,7 @@ def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     number_format = _format.get()
     if _is_ordinary() or not rows.numel():
         return F.linear(rows, weight, bias)
-    few = rows.numel() < AMX_ROWS * rows.shape[-1]
-    if number_format == "int8" or (number_format == "mixed" and few):
+    if number_format == "int8":
         return _int8_product(rows.float(), _converted(weight, bias, "int8").values)
     return F.linear(rows.bfloat16(), *_converted(weight, bias, "bfloat16").values).float()
 

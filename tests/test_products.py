@@ -94,7 +94,7 @@ def test_auto_uses_8_bits_where_the_cpu_multiplies_them_fast(monkeypatch):
     for able, expected in (
         ({"avx512_vnni": True}, "int8"),
         ({"avx_vnni": True}, "int8"),
-        ({"avx512_vnni": True, "amx_bf16": True}, "mixed"),
+        ({"avx512_vnni": True, "amx_bf16": True}, "int8"),
         ({"avx512_bf16": True}, "bfloat16"),
         ({}, "float32"),
     ):
@@ -110,17 +110,6 @@ def test_auto_uses_8_bits_where_the_cpu_multiplies_them_fast(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_vnni": True})
     with pytest.raises(InputError, match="precision int8 needs a CPU"):
         pick_format("int8", torch.device("cuda"))
-
-
-@needs_int8
-def test_with_amx_many_rows_are_multiplied_in_bfloat16(monkeypatch):
-    monkeypatch.setattr(products, "pick_format", lambda *_: "mixed")
-    for count, name in ((products.AMX_ROWS // 2, "int8"), (products.AMX_ROWS, "bfloat16")):
-        parts = draw(count)
-        found = run("auto", *parts)
-        monkeypatch.setattr(products, "pick_format", lambda *_, name=name: name)
-        assert torch.equal(found, run("auto", *parts))
-        monkeypatch.setattr(products, "pick_format", lambda *_: "mixed")
 
 
 def test_a_table_is_computed_once_it_pays_and_kept_until_its_weights_change():

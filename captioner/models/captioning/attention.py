@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Number of sums computed at once: few enough for a CPU's cache, enough to keep a GPU busy.
-NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}
+NUMBERS_AT_ONCE = {"cpu": 2**18, "cuda": 2**26}
 
 
 def decay(values: Tensor) -> Tensor:
@@ -50,10 +50,10 @@ class _Energies(torch.autograd.Function):
     ) -> Tensor:
         decayed_queries = decay(queries)
         ctx.save_for_backward(decayed_queries, decayed_keys, weight)
-        energies = queries.new_empty(*queries.shape[:2], 1, decayed_keys.shape[1])
+        energies = queries.new_empty(*queries.shape[:2], decayed_keys.shape[1])
         for block, sigmoids in _sigmoid_blocks(decayed_queries, decayed_keys):
-            torch.matmul(weight[None], sigmoids.mT, out=energies[block])
-        return energies[:, :, 0]
+            torch.mv(sigmoids.flatten(0, 2), weight, out=energies[block].view(-1))
+        return energies
 
     @staticmethod
     @once_differentiable
