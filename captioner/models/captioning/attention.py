@@ -59,16 +59,16 @@ class _Energies(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         queries, keys, weight = ctx.saved_tensors
-        grad_queries, grad_keys = torch.empty_like(queries), torch.empty_like(keys)
+        grad_queries, grad_keys = torch.empty_like(queries)[:, :, None], torch.empty_like(keys)
         grad_weight = torch.zeros_like(weight)
         for block, sigmoids in _sigmoid_blocks(queries, keys):
             grad = grad_output[block]  # (b, K, P)
             grad_weight += grad.flatten() @ sigmoids.flatten(0, 2)
             # Overwrite the sigmoid s, which is no longer needed, with its derivative s - s^2.
             derivative = torch.addcmul(sigmoids, sigmoids, sigmoids, value=-1, out=sigmoids)
-            grad_queries[block] = (grad[:, :, None] @ derivative)[:, :, 0] * weight
-            grad_keys[block] = derivative.mul_(grad[..., None]).sum(1) * weight
-        return grad_queries, grad_keys, grad_weight, None
+            torch.matmul(grad[:, :, None], derivative, out=grad_queries[block])
+            torch.sum(derivative.mul_(grad[..., None]), 1, out=grad_keys[block])
+        return grad_queries[:, :, 0].mul_(weight), grad_keys.mul_(weight), grad_weight, None
 
 
 def _sigmoid_blocks(queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, Tensor]]:
