@@ -16,8 +16,8 @@ from benchmarks import measure
 from captioner.models.linking.mcnn import CHUNK, POOL, WINDOW, MultimodalCNN, pool
 from captioner.models.linking.options import LEVELS, McnnOptions
 from captioner.models.linking.texts import Texts
-from captioner.tasks.linking.mcnn_task import MCNN
 from captioner.text.vocabulary import PAD
+from captioner.training.config import TrainConfig
 
 CHANNELS, WORDS = 1280, 4500
 MEAN_LENGTH, DEVIATION, LONGEST = 11, 3.5, 30  # of texts, in words
@@ -26,8 +26,8 @@ MEAN_LENGTH, DEVIATION, LONGEST = 11, 3.5, 30  # of texts, in words
 def build(level: str, device: torch.device) -> MultimodalCNN:
     """Return a model with random weights, of the default sizes for a trained encoder."""
     torch.manual_seed(0)
-    sizes = {name: value for name, value in MCNN.defaults.items() if name in MCNN.architecture}
-    options = McnnOptions(level=level, **sizes)
+    options = TrainConfig.from_options("mcnn", level=level, encoder="mobilenet_v2").model
+    assert isinstance(options, McnnOptions)
     model = MultimodalCNN(CHANNELS, WORDS, options, nn.Identity())  # type: ignore[arg-type]
     return model.eval().to(device)
 

@@ -39,13 +39,13 @@ class Reranker:
     ) -> None:
         """Wrap one or more models; a Linker must have an m-CNN.
 
-        weight: of each model, at least 0; None selects the default of each; several m-CNNs share
-        one equally. sample: images over which p(text) is estimated, ideally a few training images
-        of the captioner; if there are none, a uniform image takes their place, which is less exact.
-        cache: directory of stored features, so that a frozen encoder does not run again for image
-        files that it has seen; None stores nothing. Raises InputError for an invalid weight, if
-        there is no model, for a Linker of any other model, and if a captioner's tokenizer is a
-        function that is not available.
+        weight: of each model, at least 0; None selects the default of each, and several m-CNNs
+        share a default equally. sample: images over which p(text) is estimated, ideally a few
+        training images of the captioner; if there are none, a uniform image takes their place,
+        which is less exact. cache: directory of stored features, so that a frozen encoder does not
+        run again for image files that it has seen; None stores nothing. Raises InputError for an
+        invalid weight, if there is no model, for a Linker of any other model, and if a captioner's
+        tokenizer is a function that is not available.
         """
         if weight is not None and not 0 <= weight < np.inf:
             raise InputError(f"weight must be finite and at least 0, got {weight}")

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 FORMAT, COMPACT = 6, 7
 # Model options that configs of older versions lack, by task, with the values of those models.
 OLDER_OPTIONS: dict[str, dict[str, Any]] = {
-    "mcnn": {"scale_inputs": False, "loss": "hinges", "temperature": 0.2},
+    "mcnn": {"scale_inputs": False, "loss": "hinges", "temperature": 0.2, "pair_maps": None},
 }
 # Older formats that can be read: {format: {old name of a weight: its name in FORMAT}}.
 RENAMED_WEIGHTS: dict[int, dict[str, str]] = {

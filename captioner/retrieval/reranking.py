@@ -32,7 +32,7 @@ class RerankOptions(Options):
     rerank_weight: float | None = option(
         None,
         "weight of each model beside the cosine "
-        f"[{CAPTIONER_WEIGHT} for a captioner, {MCNN_WEIGHT} for an m-CNN; several share "
+        f"[{CAPTIONER_WEIGHT} for a captioner, {MCNN_WEIGHT} for an m-CNN; m-CNNs share "
         f"{MCNNS_WEIGHT}]",
         at_least=0,
     )

@@ -111,7 +111,7 @@ def demo_note(config: TrainConfig, data: CaptionData, start: Checkpoint | None) 
     path = before.get("path")
     if path is None or before.get("fingerprint") == fingerprint(data):
         return None
-    of_source = f"not that of {source}" + ("" if str(source) == path else f", {path}")
+    of_source = f"not that of {source}" + ("" if str(source) == path else f" ({path})")
     return f"note: without --data, training uses the demo data, {of_source}"
 
 

@@ -91,11 +91,15 @@ def test_a_run_of_an_older_format_resumes_with_the_same_weights(
 @pytest.mark.parametrize(
     ("system", "added"),
     [
-        ("mcnn", {"scale_inputs": False, "loss": "hinges", "temperature": 0.2}),
+        (
+            "mcnn",
+            {"scale_inputs": False, "loss": "hinges", "temperature": 0.2, "pair_maps": None},
+        ),
     ],
 )
 def test_runs_without_options_of_later_versions_are_continued_and_repeated(system, added, tmp_path):
-    options = {name: value for name, value in added.items() if name != "temperature"}
+    same = {"temperature", "pair_maps"}  # as their defaults now
+    options = {name: value for name, value in added.items() if name not in same}
     now = TrainConfig.from_options(system, **options)
     groups = {"encoder": now.encoder, "model": now.model, "training": now.training}
     config = {"task": system, "format": checkpoint.FORMAT, "transform": {"size": 96}}

@@ -338,6 +338,8 @@ def test_few_steps_are_noted_unless_training_continues_from_a_model(
     note = "note: training takes only 4 steps; try a smaller --batch-size or more --epochs"
     run = train_run("run", *FOUR_STEPS, "--epochs", "1")
     assert note in capsys.readouterr().out
+    train_run("run", *FOUR_STEPS, "--epochs", "1", "--resume")
+    assert "note: training takes" not in capsys.readouterr().out
     data = str(tiny.data(tmp_path_factory))
     options = f"--run again --epochs 1 --workers 0 --start-from {run}"
     train.main(["--data", data, *options.split()])

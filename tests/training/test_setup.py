@@ -95,7 +95,7 @@ def test_the_demo_is_not_a_set_of_photographs():
 @pytest.mark.parametrize(
     ("trained_on", "caption", "options", "noted"),
     [
-        ("/photos", "a dog", {}, "not that of old, /photos"),
+        ("/photos", "a dog", {}, "not that of old (/photos)"),
         ("old", "a dog", {}, "not that of old"),
         ("/photos", "a dog", {"data": "photos"}, None),
         ("/copy/of/the/demo", "a red circle", {}, None),

@@ -160,6 +160,7 @@ LEVELS = ("word", "phrase", "long-phrase", "sentence")
 MCNN_LOSSES = ("infonce", "hinges")
 # Of a text in a batch: fewer at the levels at which a pair costs more; None: all.
 NEGATIVES = {"word": 16, "phrase": 32, "long-phrase": None, "sentence": None}
+PAIR_MAPS = 200  # of a convolution that is computed for each pair, unless a number is given
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,9 @@ class McnnOptions(Options):
         200, "number of feature maps of the convolutions up to the one that reads the image"
     )
     pair_maps: int | None = option(
-        None, "number of feature maps of those above it, which are computed for each pair [--maps]"
+        None,
+        "number of feature maps of those above it, which are computed for each pair [that of "
+        f"--maps, at most {PAIR_MAPS}]",
     )
     hidden_size: int = option(400, "size of the hidden layer")
     image_grid: int = option(
@@ -216,6 +219,11 @@ class McnnOptions(Options):
         check_share(self, "dropout")
         if not 0 <= self.word_dropout <= 0.5:
             raise InputError(f"word_dropout must be from 0 to 0.5, got {self.word_dropout}")
+
+    @property
+    def maps_above(self) -> int:
+        """The number of feature maps of the convolutions above the one that reads the image."""
+        return min(self.maps, PAIR_MAPS) if self.pair_maps is None else self.pair_maps
 
     @property
     def most_negatives(self) -> int | None:

@@ -61,12 +61,12 @@ MCNN: Task = Task(
     defaults={
         **{"batch_size": 128, "epochs": 8, "average": 0.98, "weight_decay": 0.1},
         **{"word_size": 300, "scale_inputs": True, "image_dimensions": 512},
-        **{"maps": 600, "pair_maps": 200},
+        **{"maps": 600},
     },
     small_cnn_defaults={
         **{"batch_size": 64, "encoder_learning_rate": 3e-3, "image_grid": 4},
         **{"word_vectors": RANDOM, "word_size": 32, "image_dimensions": 128},
-        **{"maps": 64, "pair_maps": 64, "hidden_size": 128, "dropout": 0.1, "scale_inputs": False},
+        **{"maps": 64, "hidden_size": 128, "dropout": 0.1, "scale_inputs": False},
         **{"loss": "hinges", "negatives": 20, "epochs": 10, "learning_rate": 1e-3},
         **{"average": 0.99, "weight_decay": 0.01},
     },

@@ -100,6 +100,13 @@ def test_the_convolutions_of_each_pair_have_maps_of_their_own(level, maps):
         McnnOptions(pair_maps=0)
 
 
+@pytest.mark.parametrize(
+    ("maps", "given", "above"), [(6, None, 6), (600, None, 200), (600, 300, 300), (6, 9, 9)]
+)
+def test_the_maps_of_each_pair_are_few_by_default(maps, given, above):
+    assert McnnOptions(maps=maps, pair_maps=given).maps_above == above
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_padding_does_not_change_a_score(level):
     model, images = tiny_model(level).eval(), tiny_model(level).image_parts(tiny_images())
@@ -240,9 +247,16 @@ def test_few_negatives_are_drawn_from_the_batch(monkeypatch):
 
 @pytest.mark.parametrize(
     ("level", "given", "most"),
-    [("sentence", None, None), ("word", None, 16), ("sentence", 3, 3), ("word", 40, 40)],
+    [
+        ("sentence", None, None),
+        ("long-phrase", None, None),
+        ("phrase", None, 32),
+        ("word", None, 16),
+        ("sentence", 3, 3),
+        ("word", 40, 40),
+    ],
 )
-def test_only_the_sentence_level_compares_all_pairs_by_default(level, given, most):
+def test_lower_levels_compare_fewer_pairs_by_default(level, given, most):
     assert McnnOptions(level=level, negatives=given).most_negatives == most
 
 
