@@ -86,7 +86,7 @@ RELATION = Task(
         **{"average": 0.99, "weight_decay": 0.1, "texts_per_image": 6},
     },
     small_cnn_defaults={
-        **{"epochs": 4, "encoder_learning_rate": 3e-3, "weight_decay": 0.01},
+        **{"epochs": 3, "encoder_learning_rate": 3e-3, "weight_decay": 0.01},
         **{"texts_per_image": 11},
         **{"image_grid": 8, "image_scaling": "none", "image_hidden": 128},
         **{"dropout": 0.1, "image_dropout": 0.0},
