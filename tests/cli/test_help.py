@@ -46,7 +46,7 @@ def test_help_fits_a_screen(parsers, name, monkeypatch):
     [
         (["--system", "relation"], "early stopping [accuracy] "),
         (["--system", "relation"], "drawn at random [6] "),
-        (["--system", "relation"], "small_cnn, the defaults are --epochs 4 --weight-decay 0.01 "),
+        (["--system", "relation"], "small_cnn, the defaults are --epochs 3 --weight-decay 0.01 "),
         (["--system", "joint"], "early stopping [rsum_equal_texts] "),
         (["--system", "joint", "--recipe", "favre2017"], "train on, in order [1] "),
     ],
