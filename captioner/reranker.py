@@ -16,7 +16,7 @@ from .data.images import ImageInput
 from .errors import InputError
 from .linker import Linker
 from .pair_scorers import CaptionerScorer, McnnScorer, PairScorer
-from .retrieval.reranking import MCNNS_WEIGHT, evidence_for_texts
+from .retrieval.reranking import SHARED_WEIGHT, evidence_for_texts
 
 
 class Reranker:
@@ -124,7 +124,7 @@ def _default_weights(scorers: Sequence[PairScorer]) -> list[float]:
     """
     count = sum(isinstance(scorer, McnnScorer) for scorer in scorers)
     return [
-        MCNNS_WEIGHT / count if count > 1 and isinstance(each, McnnScorer) else each.weight
+        SHARED_WEIGHT / count if count > 1 and isinstance(each, McnnScorer) else each.weight
         for each in scorers
     ]
 

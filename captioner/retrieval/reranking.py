@@ -16,7 +16,7 @@ TOP = 50
 # Chosen on Flickr8k's dev split, where weights from 0.01 to 0.05 are better than none.
 CAPTIONER_WEIGHT = 0.03  # of a nat beside the cosine
 MCNN_WEIGHT = 0.1  # of an m-CNN's score beside the cosine
-MCNNS_WEIGHT = 0.15  # of the scores of several m-CNNs together
+SHARED_WEIGHT = 0.15  # of several m-CNNs, divided by their number
 QUANTILE = 0.7  # of the evidence of a query's candidates
 SAMPLE = 16  # training images over which a captioner's p(text) is estimated
 
@@ -32,8 +32,8 @@ class RerankOptions(Options):
     rerank_weight: float | None = option(
         None,
         "weight of each model beside the cosine "
-        f"[{CAPTIONER_WEIGHT} for a captioner, {MCNN_WEIGHT} for an m-CNN; m-CNNs share "
-        f"{MCNNS_WEIGHT}]",
+        f"[captioner: {CAPTIONER_WEIGHT}, m-CNN: {MCNN_WEIGHT}, several m-CNNs: {SHARED_WEIGHT} "
+        "in all]",
         at_least=0,
     )
 

@@ -73,8 +73,8 @@ class MultimodalCNN(nn.Module):
         self.word_scale = math.sqrt(options.word_size) if options.scale_inputs else 1.0
         with torch.no_grad():
             self.words.weight.div_(self.word_scale)
-        numbers = (options.maps, options.maps_above)
-        maps = [numbers[number > self.merging] for number in range(3)]
+        below, above = options.maps, options.maps_above
+        maps = [below if number <= self.merging else above for number in range(3)]
         inputs = (*(WINDOW * units for units in (options.word_size, *maps[:-1])), maps[-1])
         outputs = (*maps, options.hidden_size)
         layers = map(nn.Linear, inputs, outputs)

@@ -78,11 +78,8 @@ def unsplit_score(model, features, tokens):
 @pytest.mark.parametrize("pair_maps", [None, 4])
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_split_network_is_the_unsplit_one(level, pair_maps):
-    model, texts, images = (
-        tiny_model(level, pair_maps=pair_maps).eval(),
-        tiny_texts(),
-        tiny_images(),
-    )
+    model = tiny_model(level, pair_maps=pair_maps).eval()
+    texts, images = tiny_texts(), tiny_images()
     found = model.score_matrix(model.image_parts(images), texts)
     expected = [[unsplit_score(model, i, t) for t in texts.tokens] for i in images]
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
